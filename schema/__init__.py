@@ -1,0 +1,73 @@
+"""The record that every stage reads and writes, and the contract that every stage keeps. Nothing else is shared.
+
+    with schema.write(output) as keep, schema.rejects(output) as reject:
+        for record in schema.read(source, reject):
+            keep(record)
+
+A file-to-file stage gets its options, its rejects, its ledger, its worker processes and its exit codes from
+`schema.options` and `schema.run`; docs/record-format.md describes the files themselves.
+"""
+
+from schema._commit import Held, atomic, folder, lock
+from schema._convert import to_record
+from schema._files import Reject, ledger_path, read, rejects, rejects_path, write
+from schema._identity import (
+    VERSION,
+    add_lineage,
+    adopt,
+    clusters,
+    code_fingerprint,
+    content_hash,
+    description_fingerprint,
+    record_id,
+    share,
+)
+from schema._ledger import audit, file_facts, write_ledger
+from schema._record import SCHEMA_FILE, Fault, Record, canonical, encode, problem, sha256
+from schema._report import Failure, Incomplete, group, log, main, progress, set_verbosity
+from schema._stage import CONTEXT, Contract, Run, options, run
+
+__all__ = [
+    "CONTEXT",
+    "SCHEMA_FILE",
+    "VERSION",
+    "Contract",
+    "Failure",
+    "Fault",
+    "Held",
+    "Incomplete",
+    "Record",
+    "Reject",
+    "Run",
+    "add_lineage",
+    "adopt",
+    "atomic",
+    "audit",
+    "canonical",
+    "clusters",
+    "code_fingerprint",
+    "content_hash",
+    "description_fingerprint",
+    "encode",
+    "file_facts",
+    "folder",
+    "group",
+    "ledger_path",
+    "lock",
+    "log",
+    "main",
+    "options",
+    "problem",
+    "progress",
+    "read",
+    "record_id",
+    "rejects",
+    "rejects_path",
+    "run",
+    "set_verbosity",
+    "sha256",
+    "share",
+    "to_record",
+    "write",
+    "write_ledger",
+]

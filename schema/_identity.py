@@ -1,0 +1,89 @@
+"""Who a record is: its id, its history, and which records are the same."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+from schema._convert import drop_placeholder
+from schema._record import Record, canonical, sha256
+
+VERSION = "0.1.0"
+
+
+def record_id(record: Record) -> str:
+    """SHA-256 over the source, the place it was found at and the original code."""
+    metadata = record["metadata"]
+    code = metadata.get("original_code", record["code"])
+    return sha256(canonical([record["source"], metadata.get("origin"), code]))
+
+
+def adopt(record: Record) -> Record:
+    """The record with an id, and with the flag in place of a text that stands for a missing description."""
+    record = drop_placeholder(record)
+    if "id" in record["metadata"]:
+        return record
+    return {**record, "metadata": {"id": record_id(record), **record["metadata"]}}
+
+
+def content_hash(record: Record) -> str:
+    """What the stages may change: two records with the same hash say the same."""
+    return sha256(canonical([record["description"], record["code"]]))
+
+
+def add_lineage(
+    record: Record, *, stage: str, params: dict[str, Any], parent: str | None, request: str | None = None
+) -> Record:
+    """The record with one more entry in its history; no clock times, so that equal runs give equal bytes."""
+    entry = {"stage": stage, "version": VERSION, "params": params, "parent": parent}
+    if request is not None:
+        entry["request"] = request
+    history = [*record["metadata"].get("lineage", []), entry]
+    return {**record, "metadata": {**record["metadata"], "lineage": history}}
+
+
+def code_fingerprint(code: str) -> str:
+    """Equal for programs that differ in comments, blank lines and formatting alone; strings and blocks count."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            normal = ast.dump(ast.parse(code))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        # Text, or broken code: only spaces at line ends and blank lines are known to mean nothing.
+        normal = "\n".join(line for line in (line.rstrip() for line in code.split("\n")) if line)
+    return hashlib.sha256(normal.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def description_fingerprint(description: str) -> str:
+    """Equal for descriptions that differ in case and spacing alone."""
+    return sha256(re.sub(r"\s+", " ", description).strip().casefold().encode())
+
+
+def clusters(records: Iterable[Record]) -> list[str]:
+    """One key for each record; records with the same code or the same description have the same key."""
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    owns = []
+    for record in records:
+        code = "code " + code_fingerprint(record["code"])
+        owns.append(code)
+        if record["description"].strip():
+            # The smaller name stays root, so the key does not depend on the order of the records.
+            low, high = sorted((root(code), root("text " + description_fingerprint(record["description"]))))
+            parent[high] = low
+    return [root(code) for code in owns]
+
+
+def share(key: str, seed: int) -> float:
+    """A number in [0, 1) that depends on the key and the seed alone: the side of a split that a cluster falls on."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8], "big") / 2**64

@@ -1,0 +1,365 @@
+"""The contract of a file-to-file stage: its options, its counts, its ledger, its exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, fields
+from functools import cache, partial, wraps
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from schema import _report
+from schema._commit import Sink, together
+from schema._files import Unreadable, ledger_path, rejected, rejects_path, revive, source_name
+from schema._identity import add_lineage, adopt, content_hash
+from schema._ledger import build_ledger, file_facts
+from schema._lines import Row, rows
+from schema._record import Fault, Record, encode, problem
+
+CONTEXT = {"show_default": True, "max_content_width": 120, "help_option_names": ["-h", "--help"]}
+_BATCH = 64  # rows that travel to a worker together: enough to hide the cost of the journey, little enough to stay flat
+
+Work = Callable[[Record], Record | Fault]
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What every file-to-file stage is told on its command line."""
+
+    input: str
+    output: str
+    rejects: str
+    where: str | None
+    limit: int | None
+    seed: int
+    workers: int
+    strict: bool
+    max_reject_rate: float | None
+    engine: str
+
+
+def options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of the contract; the command gets them as one parameter, `contract`."""
+
+    @wraps(command)
+    def with_contract(verbose: bool, quiet: bool, rejects: str | None, **others: Any) -> Any:
+        _report.set_verbosity(1 if verbose else -1 if quiet else 0)
+        told = {field.name: others.pop(field.name) for field in fields(Contract) if field.name != "rejects"}
+        contract = Contract(rejects=rejects or rejects_path(told["output"]), **told)
+        _check_places(contract)
+        return command(contract=contract, **others)
+
+    for option in reversed(_OPTIONS):
+        option(with_contract)
+    return with_contract
+
+
+_OPTIONS = [
+    click.option(
+        "--input", required=True, metavar="FILE", help='Record file of any known shape; "-" is standard input.'
+    ),
+    click.option(
+        "--output",
+        required=True,
+        metavar="FILE",
+        help='File to write, replaced only on success; "-" is standard output.',
+    ),
+    click.option("--rejects", metavar="FILE", help="Where rejected rows go.  [default: OUTPUT's .rejects.jsonl]"),
+    click.option("--where", metavar="JQ", help="Take only the rows for which this jq program gives something true."),
+    click.option("--limit", type=click.IntRange(1), metavar="N", help="Stop after this many rows."),
+    click.option("--seed", default=42, help="Decides everything that is left to chance."),
+    click.option(
+        "--workers",
+        default=1,
+        type=click.IntRange(1),
+        metavar="N",
+        help="Processes that share the work; the output is the same.",
+    ),
+    click.option("--strict", is_flag=True, help="Fail at the first rejected row and write nothing."),
+    click.option(
+        "--max-reject-rate",
+        type=click.FloatRange(0, 1),
+        metavar="R",
+        help="End with exit code 3 when a larger share of rows is rejected.",
+    ),
+    click.option("--engine", default="local", type=click.Choice(["local"]), help="Where the work runs."),
+    click.option("-v", "--verbose", is_flag=True, help="Say more."),
+    click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
+]
+
+
+def _check_places(contract: Contract) -> None:
+    source, target = Path(contract.input), Path(contract.output)
+    if contract.input != "-" and not source.is_file():
+        what = "is a folder, not a file" if source.is_dir() else "there is no such file"
+        raise click.UsageError(f"--input {source}: {what}")
+    if contract.output != "-" and target.is_dir():
+        raise click.UsageError(f"--output {target}: is a folder; name a file in it")
+    for name in ("output", "rejects"):
+        place = getattr(contract, name)
+        if "-" not in (place, contract.input) and Path(place).exists() and source.samefile(place):
+            raise click.UsageError(f"--{name} {place}: is the input; name another file")
+    if contract.where:
+        selector(contract.where)
+
+
+@cache
+def selector(program: str) -> Callable[[Record], bool]:
+    """Whether a jq program gives anything but false, null or nothing for a record."""
+    import jq
+
+    try:
+        compiled = jq.compile(program)
+    except ValueError as error:
+        raise click.UsageError(f"--where {program!r}: {str(error).splitlines()[0]}") from error
+
+    def selects(record: Record) -> bool:
+        try:
+            return any(value not in (None, False) for value in compiled.input_value(record).all())
+        except ValueError as error:
+            raise _report.Failure(f"--where {program!r}: {error} (record {record['metadata'].get('id')})") from error
+
+    return selects
+
+
+class Outcome(NamedTuple):
+    """What became of one row: the bytes to write, and the reason's name when it was rejected."""
+
+    kind: str
+    data: bytes = b""
+    reason: str = ""
+    message: str = ""
+
+
+_NOT_SELECTED = Outcome("not_selected")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the pure part of a stage must know about the run; travels to the worker processes."""
+
+    stage: str
+    source: str
+    where: str | None
+    params: dict[str, Any]
+
+    def admit(self, row: Row) -> Record | Unreadable | None:
+        """The adopted record of a row; None when it is not selected."""
+        found = revive(row, self.source)
+        if isinstance(found, Unreadable):
+            return found
+        record = adopt(found)
+        return record if self.where is None or selector(self.where)(record) else None
+
+    def kept(self, record: Record, parent: str | None, request: str | None = None) -> Outcome:
+        whole = add_lineage(record, stage=self.stage, params=self.params, parent=parent, request=request)
+        if reason := problem(whole):
+            raise ValueError(f"{self.stage} made an invalid record: {reason}")
+        try:
+            return Outcome("kept", encode(whole) + b"\n")
+        except RecursionError:
+            return self.rejected(record, Fault("nested_too_deep", "nested too deeply to be written"))
+
+    def rejected(self, item: Any, fault: Fault, line: int | None = None) -> Outcome:
+        data = rejected(item, fault, stage=self.stage, source=self.source, line=line)
+        return Outcome("rejected", data, fault.code, fault.message)
+
+
+def process(batch: list[Row], setting: Setting, work: Work) -> list[Outcome]:
+    """The pure part of every mapped stage: the same function on one process, on many, and on other machines."""
+    return [_process_row(row, setting, work) for row in batch]
+
+
+def _process_row(row: Row, setting: Setting, work: Work) -> Outcome:
+    record = setting.admit(row)
+    if record is None:
+        return _NOT_SELECTED
+    if isinstance(record, Unreadable):
+        return setting.rejected(record.item, record.fault, row.number)
+    result = work(record)
+    if isinstance(result, Fault):
+        return setting.rejected(record, result, row.number)
+    return setting.kept(result, content_hash(record))
+
+
+class Run:
+    """One run of a file-to-file stage: takes rows, writes outcomes, counts everything."""
+
+    def __init__(
+        self, setting: Setting, contract: Contract, put: Callable[[bytes], Any], put_reject: Callable[[bytes], Any]
+    ):
+        self.setting, self.contract = setting, contract
+        self.counts: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.extra: dict[str, Any] = {}
+        self.missing: list[str] = []
+        self._put, self._put_reject = put, put_reject
+        self._received: dict[str, deque[tuple[str, int]]] = {}
+
+    def map(self, work: Work) -> None:
+        """Keep or reject every row by a pure function, in order, on as many processes as were asked for."""
+        taken = 0
+        for outcome in self._outcomes(partial(process, setting=self.setting, work=work)):
+            self._settle(outcome)
+            taken += outcome.kind != "not_selected"
+            if taken == self.contract.limit:
+                return
+
+    def records(self) -> Iterator[Record]:
+        """The records one by one, for a stage that keeps and rejects them by hand."""
+        taken = 0
+        for row in self._rows():
+            record = self.setting.admit(row)
+            if record is None:
+                self._settle(_NOT_SELECTED)
+                continue
+            if isinstance(record, Unreadable):
+                self._settle(self.setting.rejected(record.item, record.fault, row.number))
+            else:
+                self._received.setdefault(record["metadata"]["id"], deque()).append((content_hash(record), row.number))
+                yield record
+            taken += 1
+            if taken == self.contract.limit:
+                return
+
+    def keep(self, record: Record, request: str | None = None) -> None:
+        """Write a record that came from `records`, changed or not."""
+        self._settle(self.setting.kept(record, self._came_as(record)[0], request))
+
+    def reject(self, record: Record, fault: Fault) -> None:
+        """Write a record that came from `records` to the rejects file."""
+        self._settle(self.setting.rejected(record, fault, self._came_as(record)[1]))
+
+    def pending(self, message: str) -> None:
+        """Something is still missing: the output is written and the exit code is 3."""
+        self.missing.append(message)
+
+    def _came_as(self, record: Record) -> tuple[str | None, int | None]:
+        waiting = self._received.get(record["metadata"]["id"])
+        if not waiting:
+            return None, None
+        came_as = waiting.popleft()
+        if not waiting:
+            del self._received[record["metadata"]["id"]]
+        return came_as
+
+    def _rows(self) -> Iterator[Row]:
+        return _report.progress(rows(self.contract.input), self.setting.stage)
+
+    def _outcomes(self, work: Callable[[list[Row]], list[Outcome]]) -> Iterator[Outcome]:
+        source = self._rows()
+        batches = iter(lambda: list(islice(source, _BATCH)), [])
+        if self.contract.workers == 1:
+            for batch in batches:
+                yield from work(batch)
+            return
+        waiting: deque[Future[list[Outcome]]] = deque()
+        with ProcessPoolExecutor(self.contract.workers, initializer=_report.ignore_interrupt) as pool:
+            try:
+                for batch in batches:
+                    waiting.append(pool.submit(work, batch))
+                    if len(waiting) > 4 * self.contract.workers:  # the window that keeps memory flat
+                        yield from waiting.popleft().result()
+                while waiting:
+                    yield from waiting.popleft().result()
+            except BrokenProcessPool as error:
+                raise _report.Failure("a worker process was killed, perhaps for memory; try fewer --workers") from error
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _settle(self, outcome: Outcome) -> None:
+        self.counts[outcome.kind] += 1
+        if outcome.kind == "kept":
+            self._put(outcome.data)
+        elif outcome.kind == "rejected":
+            self.reasons[outcome.reason] += 1
+            self._put_reject(outcome.data)
+            if self.contract.strict:
+                raise _report.Failure(f"--strict: {outcome.reason}: {outcome.message}; nothing was written")
+
+    def totals(self) -> dict[str, int]:
+        kept, rejected = self.counts["kept"], self.counts["rejected"]
+        totals = {"in": kept + rejected, "kept": kept, "rejected": rejected, "merged": 0, "augmented": 0}
+        return totals | ({"not_selected": self.counts["not_selected"]} if self.contract.where else {})
+
+
+@contextmanager
+def run(stage: str, contract: Contract, *, params: dict[str, Any]) -> Iterator[Run]:
+    """Open the files of one run and commit them together when the block ends well.
+
+    `params` are the options that shape the result: they go into each record's history.
+    """
+    setting = Setting(stage, source_name(contract.input), contract.where, params)
+    read = file_facts(contract.input, near=Path(contract.output).absolute().parent, count=False)
+    with ExitStack() as stack:
+        output, rejects, ledger = _open_outputs(stack, contract)
+        current = Run(setting, contract, output.write, rejects.write)
+        yield current
+        if ledger is not None:
+            output.close()
+            rejects.close()
+            ledger.write(_ledger(current, read, output, rejects))
+    _say_what_happened(current)
+
+
+def _open_outputs(stack: ExitStack, contract: Contract) -> tuple[Sink, Sink, Sink | None]:
+    """Where rows, rejects and the ledger go; the rows' file is renamed last."""
+    names = [name for name in (contract.rejects, contract.output) if name != "-"]
+    paths = [Path(name) for name in names]
+    if contract.output != "-":
+        paths.insert(-1, ledger_path(contract.output))
+    opened = dict(zip(paths, stack.enter_context(together(paths)), strict=True))
+    if contract.output == "-":
+        stack.callback(sys.stdout.buffer.flush)
+    output = opened[Path(contract.output)] if contract.output != "-" else Sink("-", sys.stdout.buffer.write)
+    rejects = opened[Path(contract.rejects)] if contract.rejects != "-" else Sink("-", _echo)
+    return output, rejects, opened.get(ledger_path(contract.output)) if contract.output != "-" else None
+
+
+def _echo(line: bytes) -> None:
+    click.echo(line.rstrip(b"\n"), err=True)
+
+
+def _ledger(current: Run, read: dict[str, Any], output: Sink, rejects: Sink) -> bytes:
+    contract, totals = current.contract, current.totals()
+    near = Path(contract.output).absolute().parent
+    told = asdict(contract)
+    options = {name: told[name] for name in ("where", "limit", "seed", "strict", "max_reject_rate")}
+    taken = totals["in"] + totals.get("not_selected", 0)
+    return build_ledger(
+        near,
+        stage=current.setting.stage,
+        inputs=[read | {"rows": taken if contract.limit is None else None}],
+        outputs=[output.facts(near) | {"rows": totals["kept"]}],
+        rejects=None if rejects.path == "-" else rejects.facts(near) | {"rows": totals["rejected"]},
+        counts=totals,
+        reasons=dict(current.reasons),
+        options=options | current.setting.params,
+        extra=current.extra,
+    )
+
+
+def _say_what_happened(current: Run) -> None:
+    totals, contract = current.totals(), current.contract
+    skipped = f" ({totals['not_selected']:,} not selected)" if totals.get("not_selected") else ""
+    _report.log(
+        f"{current.setting.stage}: {totals['in']:,} in{skipped}, {totals['kept']:,} kept, "
+        f"{totals['rejected']:,} rejected -> {contract.output}"
+    )
+    for reason, count in current.reasons.most_common():
+        _report.log(f"  {count:,} {reason}", level=0 if contract.rejects != "-" else 1)
+    rate = totals["rejected"] / totals["in"] if totals["in"] else 0.0
+    if contract.max_reject_rate is not None and rate > contract.max_reject_rate:
+        current.pending(
+            f"{rate:.1%} of the rows were rejected, more than --max-reject-rate {contract.max_reject_rate:g}"
+        )
+    if current.missing:
+        raise _report.Incomplete("; ".join(current.missing))
