@@ -153,7 +153,8 @@ def _appender(put: Callable[[bytes], object], name: str) -> Callable[[Record], N
     def append(record: Record) -> None:
         if reason := problem(record):
             raise ValueError(f"refusing to write an invalid record to {name}: {reason}")
-        put(encode(record) + b"\n")
+        put(encode(record))
+        put(b"\n")
 
     return append
 

@@ -8,7 +8,6 @@ import platform
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +177,8 @@ def _reasons(path: Path) -> dict[str, int]:
 
 
 def _package_versions(*names: str) -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {}
     for name in names:
         with suppress(PackageNotFoundError):  # a stage that runs without this package

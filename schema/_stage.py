@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import cache, partial, wraps
@@ -261,6 +259,9 @@ class Run:
             for batch in batches:
                 yield from work(batch)
             return
+        from concurrent.futures import Future, ProcessPoolExecutor
+        from concurrent.futures.process import BrokenProcessPool
+
         waiting: deque[Future[list[Outcome]]] = deque()
         with ProcessPoolExecutor(self.contract.workers, initializer=_report.ignore_interrupt) as pool:
             try:
