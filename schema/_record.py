@@ -115,9 +115,10 @@ def _explain(record: object) -> str:
     error = best_match(Draft7Validator(_decode(SCHEMA_FILE.read_bytes())).iter_errors(record))
     if error is None:
         raise AssertionError(f"the two validators disagree about {record!r}")
+    place = error.json_path.removeprefix("$").removeprefix(".")
     if error.validator == "pattern":
-        return f"{error.json_path.removeprefix('$.')} is empty"
-    return f"{error.json_path.removeprefix('$.')}: {error.message[:200]}"
+        return f"{place} is empty"
+    return f"{place}: {error.message[:200]}" if place else error.message[:200]
 
 
 def _explain_description(record: dict[str, Any]) -> str | None:
