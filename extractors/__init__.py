@@ -1,0 +1,45 @@
+"""Where records come from: one module per type of source, found by its file name.
+
+    my_source:              # in sources.yaml: the name of the source
+      type: local           # extractors/local.py
+      path: rows.jsonl      # an argument of its function extract()
+
+`extract` is a generator. It yields what it has, as {"description", "code", "metadata"}; a row that it can not
+read is a `BadRow`. prepare_data.py validates, rejects, deduplicates and writes. If `extract` has a parameter
+`fetch`, it gets the `Fetch` of this run: the cache folder, and whether the network may be used.
+A package of somebody else adds a type with an entry point in the group `linemill.extractors`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoints, entry_points
+from typing import Any
+
+from extractors._fetch import Fetch
+from extractors._rows import BadRow
+
+__all__ = ["BadRow", "Extract", "Fetch", "load", "types"]
+
+Extract = Callable[..., Iterator[Any]]
+
+
+def types() -> list[str]:
+    """The names that `type:` may have."""
+    own = {module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")}
+    return sorted(own | _foreign().names)
+
+
+def load(name: str) -> Extract:
+    """The function `extract` of one type; the other types are not imported."""
+    if name in _foreign().names:
+        extract: Extract = _foreign()[name].load()
+    else:
+        extract = importlib.import_module(f"extractors.{name}").extract
+    return extract
+
+
+def _foreign() -> EntryPoints:
+    return entry_points(group="linemill.extractors")

@@ -1,0 +1,136 @@
+"""Rows of your own files: JSONL, JSON, CSV or Parquet.
+
+    my_rows:
+      type: local
+      path: rows.csv                  # or a folder, or a pattern such as data/*.jsonl; relative to where you run
+      description_field: question     # leave both out to have them detected
+      code_field: python_code
+      format: csv                     # if the file name does not tell
+      kind: qa                        # if the answers are not programs
+
+All other columns are kept in the metadata. Records of Linemill and rows of the usual chat and instruction shapes
+need no field names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from extractors._rows import BadRow
+from extractors._tables import FORMATS, read_rows
+
+# The shapes that prepare_data.py converts by itself; the names say which column is which.
+_KNOWN_SHAPES = [
+    {"messages"},
+    {"conversations"},
+    {"description", "code"},
+    {"instruction", "output"},
+    {"instruction", "code"},
+    {"instruction", "response"},
+    {"prompt", "completion"},
+    {"prompt", "code"},
+    {"question", "answer"},
+    {"query", "answer"},
+]
+_DESCRIPTION_NAMES = ("desc", "inst", "prompt", "question")
+_CODE_NAMES = ("code", "output", "answer", "response")
+
+# What stands under these names in a record means something else than in anybody's table.
+_OWN_NAMES = {"id", "kind", "source", "needs_description", "origin", "quality", "lineage", "error"}
+
+Fields = tuple[str | None, str]
+
+
+def extract(
+    path: str,
+    *,
+    format: Literal["jsonl", "json", "csv", "parquet"] | None = None,
+    description_field: str | None = None,
+    code_field: str | None = None,
+    kind: str | None = None,
+) -> Iterator[dict[str, Any] | BadRow]:
+    """One row for each row of each file, in the order of the file names."""
+    if description_field and not code_field:
+        raise click.UsageError("local: description_field is given without code_field; name both, or none")
+    for file in _files(path, format):
+        fields: dict[tuple[str, ...], Fields | None] = {}
+        for row in read_rows(file, format or FORMATS[file.suffix]):
+            if isinstance(row, BadRow):
+                yield row
+                continue
+            origin, columns = row
+            names = tuple(columns)
+            if names not in fields:
+                known = (description_field, code_field) if code_field else None
+                fields[names] = _choose_fields(columns, known, f"{file}")
+            yield _row(columns, fields[names], origin, kind)
+
+
+def _files(path: str, file_format: str | None) -> list[Path]:
+    place = Path(path).expanduser()
+    if place.is_dir():
+        files = [file for file in sorted(place.rglob("*")) if file.suffix in FORMATS and file.is_file()]
+    elif place.exists():
+        files = [place]
+    else:
+        files = sorted(file for file in Path(place.anchor).glob(str(place.relative_to(place.anchor))) if file.is_file())
+    if not files:
+        raise click.ClickException(
+            f"{path}: no file of this name, and no file of the formats {', '.join(FORMATS)} in it"
+        )
+    for file in files:
+        if file_format is None and file.suffix not in FORMATS:
+            raise click.UsageError(
+                f"{file}: the name does not tell the format; set 'format' to jsonl, json, csv or parquet"
+            )
+    return files
+
+
+def _choose_fields(columns: dict[str, Any], given: tuple[str | None, str] | None, file: str) -> Fields | None:
+    """The columns of description and code; None when the row is of a shape that speaks for itself."""
+    if given:
+        missing = [name for name in given if name and name not in columns]
+        if missing:
+            raise click.UsageError(f"{file}: no column {missing[0]!r}; it has {_listed(columns)}")
+        return given
+    if any(shape <= columns.keys() for shape in _KNOWN_SHAPES):
+        return None
+    descriptions, codes = _matching(columns, _DESCRIPTION_NAMES), _matching(columns, _CODE_NAMES)
+    if not codes and not descriptions and "text" in columns:
+        return None
+    if len(descriptions) != 1 or len(codes) != 1 or descriptions == codes:
+        raise click.UsageError(
+            f"{file}: can not tell which column is the description and which the code;"
+            f" set description_field and code_field. It has {_listed(columns)}"
+        )
+    return descriptions[0], codes[0]
+
+
+def _matching(columns: dict[str, Any], parts: tuple[str, ...]) -> list[str]:
+    return [name for name in columns if any(part in name.lower() for part in parts)]
+
+
+def _listed(columns: dict[str, Any]) -> str:
+    return "the columns " + ", ".join(columns)
+
+
+def _row(columns: dict[str, Any], fields: Fields | None, origin: dict[str, Any], kind: str | None) -> dict[str, Any]:
+    given = {"kind": kind} if kind else {}
+    if {"description", "code", "source", "metadata"} == columns.keys() and isinstance(columns["metadata"], dict):
+        return {**columns, "metadata": {"origin": origin, **columns["metadata"], **given}}
+    kept = {f"upstream_{name}" if name in _OWN_NAMES else name: value for name, value in columns.items()}
+    if fields is None:
+        own = kept.get("metadata")
+        metadata = own if isinstance(own, dict) else {} if own is None else {"upstream_metadata": own}
+        return {**kept, "metadata": {**metadata, "origin": origin, **given}}
+    description_field, code_field = fields
+    description = kept.pop(description_field, None) if description_field else None
+    code = kept.pop(code_field)
+    metadata = {**kept, "origin": origin, **given}
+    if description is None or not str(description).strip():
+        return {"description": "", "code": code, "metadata": {**metadata, "needs_description": True}}
+    return {"description": description, "code": code, "metadata": metadata}
