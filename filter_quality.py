@@ -1,0 +1,165 @@
+"""Score every record from 0 to 1 by named checks, and keep those that are good enough to learn from.
+
+    python filter_quality.py --input data_enhanced/train.json --output data_filtered/train.json --min-quality 0.8
+
+In    any record file; "-" is standard input
+Out   OUTPUT, each record with metadata.quality: the score and every issue with its check, severity, message and line
+      OUTPUT's .rejects.jsonl with every dropped record and the reason; OUTPUT's .ledger.json
+
+The score is 0 when a critical check finds something. Otherwise it is 1 minus the weight of each check that found
+something, never below 0: high 0.3, medium 0.1, low 0.02 (half of that under --mode lenient); notes weigh nothing.
+Programs are parsed and never run. stages/filter_quality/rules.py is the table of checks, severities and weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+import schema
+from stages.filter_quality.code_checks import check_length, check_program, check_syntax
+from stages.filter_quality.findings import Finding
+from stages.filter_quality.pair_checks import check_pair
+from stages.filter_quality.rules import SEVERITIES, RuleBook, Rules, read_config
+from stages.filter_quality.text_checks import check_description, check_sentence, check_text
+
+Quality = dict[str, Any]
+
+
+def assess(record: schema.Record, rules: Rules) -> Quality:
+    """The score of a record and its issues, the most severe first."""
+    issues: list[dict[str, Any]] = []
+    for check, message, line in _findings(record, rules.limits):
+        if severity := rules.severity(check):
+            issue = {"check": check, "severity": severity, "message": message}
+            issues.append(issue if line is None else issue | {"line": line})
+    issues.sort(key=lambda issue: SEVERITIES.index(issue["severity"]))
+    return {"score": score([issue["severity"] for issue in issues], rules), "issues": issues}
+
+
+def score(severities: list[str], rules: Rules) -> float:
+    """0 with a critical issue, else 1 minus the weights of all."""
+    if "critical" in severities:
+        return 0.0
+    return round(max(0.0, 1.0 - sum(rules.weights.get(severity, 0.0) for severity in severities)), 4)
+
+
+def gate(record: schema.Record, book: RuleBook, least: float | None) -> schema.Record | schema.Fault:
+    """The record with its quality, or why it is not good enough; without `least` every record is."""
+    rules = book.of(record["source"])
+    quality = assess(record, rules)
+    if least is not None and quality["score"] < least:
+        return _fault(quality, rules, least)
+    return {**record, "metadata": {**record["metadata"], "quality": quality}}
+
+
+def _findings(record: schema.Record, limits: dict[str, int]) -> Iterator[Finding]:
+    description, code, metadata = record["description"], record["code"], record["metadata"]
+    kind = metadata.get("kind", "code")
+    if kind != "document":  # a chunk of a document is read, not asked for
+        least = limits["description_words"]
+        yield from check_description(description, metadata.get("needs_description") is True, least)
+    if kind != "code":
+        yield from check_text(code, limits["text_characters"])
+        return
+    yield from check_sentence(description)
+    yield from check_length(code, limits["code_characters"])
+    program = check_syntax(code)
+    if isinstance(program, Finding):
+        yield program
+        return
+    yield from check_program(program)
+    yield from check_pair(description, code)
+
+
+def _fault(quality: Quality, rules: Rules, least: float) -> schema.Fault:
+    """Named after the most severe issue, or after the sum when no single one would have been enough."""
+    first, *others = quality["issues"]
+    names = ", ".join(issue["check"] for issue in others)
+    if score([first["severity"]], rules) < least:
+        place = f" (line {first['line']})" if "line" in first else ""
+        return schema.Fault(first["check"], f"{first['message']}{place}" + (f"; also {names}" if names else ""))
+    return schema.Fault(
+        "below_min_quality", f"score {quality['score']:g} is below {least:g}: {first['check']}, {names}"
+    )
+
+
+@click.command(context_settings=schema.CONTEXT)
+@schema.options
+@click.option("--min-quality", default=0.8, type=click.FloatRange(0, 1), help="Reject rows with a lower score.")
+@click.option("--mode", default="strict", type=click.Choice(["strict", "lenient"]),
+              help="lenient halves the weights, and lets rows pass that still wait for their description.")  # fmt: skip
+@click.option("--quality-config", metavar="FILE", type=click.Path(exists=True, dir_okay=False),
+              help="YAML that changes severities, weights and limits, for all rows or by source.")  # fmt: skip
+@click.option("--tag-only", is_flag=True, help="Keep every row and only write metadata.quality.")
+@click.option(
+    "--report", metavar="FILE", help="Write what was found by severity, check and source, with examples (JSON)."
+)
+def main(
+    contract: schema.Contract,
+    min_quality: float,
+    mode: str,
+    quality_config: str | None,
+    tag_only: bool,
+    report: str | None,
+) -> None:
+    """Score every record from 0 to 1 by named checks, and keep those that are good enough to learn from."""
+    least = _least(min_quality, tag_only)
+    _check_report(contract, report)
+    config = read_config(quality_config) if quality_config else {}
+    book = RuleBook(mode, config)
+    params = {"min_quality": least, "mode": mode} | ({"quality_config": config} if config else {})
+    incomplete = None
+    try:
+        with schema.run("filter_quality", contract, params=params) as run:
+            run.map(partial(gate, book=book, least=least))
+    except schema.Incomplete as error:  # the rows are written, so they are reported too
+        incomplete = error
+    if report:
+        _write_report(report, contract, book, params)
+    if incomplete:
+        raise incomplete
+
+
+def _least(min_quality: float, tag_only: bool) -> float | None:
+    given = click.get_current_context().get_parameter_source("min_quality") is not click.core.ParameterSource.DEFAULT
+    if tag_only and given:
+        raise click.UsageError("--tag-only keeps every row, so --min-quality would do nothing; leave one of them out")
+    return None if tag_only else min_quality
+
+
+def _check_report(contract: schema.Contract, report: str | None) -> None:
+    if report is None:
+        return
+    if "-" in (contract.output, contract.rejects):
+        raise click.UsageError("--report is made from the written files; give --output and --rejects a file each")
+    taken = {Path(name).absolute() for name in (contract.input, contract.output, contract.rejects)}
+    if Path(report).absolute() in taken | {schema.ledger_path(contract.output).absolute()}:
+        raise click.UsageError(f"--report {report}: another option already names this file")
+
+
+def _write_report(path: str, contract: schema.Contract, book: RuleBook, params: dict[str, Any]) -> None:
+    import json
+
+    from stages.filter_quality.report import Report
+
+    report = Report()
+    for record in schema.read(contract.output, _refuse):
+        report.add(record, record["metadata"]["quality"], kept=True)
+    for record in schema.read(contract.rejects, _refuse):
+        report.add(record, assess(record, book.of(record["source"])), kept=False)
+    content = {"stage": "filter_quality", "options": params, **report.content()}
+    with schema.atomic(path) as file:
+        file.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def _refuse(item: Any, message: str, code: str = "", line: int | None = None) -> None:
+    raise schema.Failure(f"the report can not be made: what was just written does not read: line {line}: {message}")
+
+
+if __name__ == "__main__":
+    schema.main(main)

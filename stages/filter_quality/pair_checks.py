@@ -1,0 +1,76 @@
+"""Checks of the description against the program: does the program have what the description names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from stages.filter_quality.findings import Finding
+
+# What in the program may draw the shape, as parts of words in small letters. Generous on purpose: a wrong accusation
+# costs a good row, and a square may well be drawn as a polygon, a cell of a table or a picture.
+_ANY = ("svg", "image", "surface", "parametric", "implicit", "vmobject", "points_as_corners", "polylines", "union(")
+_BOX = (
+    "square",
+    "rect",
+    "poly",
+    "box",
+    "frame",
+    "table",
+    "matrix",
+    "grid",
+    "plane",
+    "cell",
+    "tile",
+    "cube",
+    "prism",
+    "chart",
+)
+_ROUND = (
+    "circ",
+    "dot",
+    "arc",
+    "annul",
+    "ellipse",
+    "sector",
+    "sphere",
+    "polar",
+    "point",
+    "graph",
+    "ring",
+    "disk",
+    "node",
+)
+_SHAPES = {
+    "circle": (*_ROUND, "banner", "torus", "cylinder", "cone", "camera"),
+    "square": (*_BOX, "banner", "camera", "riemann", "code("),
+    "rectangle": (*_BOX, "bar", "camera", "riemann", "code(", "sample"),
+    "triangle": ("triang", "poly", "tip", "arrow", "star", "tetra", "cone", "pyramid", "line(", "banner", "camera"),
+    "ellipse": ("ellipse", "circ", "oval", "arc", "conic", "stretch", "function"),
+    "arrow": ("arrow", "vector", "tip", "axes", "axis", "plane", "numberline", "field", "digraph", "spin"),
+    "sphere": ("sphere", "ball", "dot3d", "globe", "planet"),
+    "cube": ("cube", "prism", "polyhedr", "hexahedr", "box"),
+    "cylinder": ("cylind", "line3d", "arrow3d"),
+    "cone": ("cone", "arrow3d"),
+    "torus": ("torus",),
+    "pentagon": ("pentagon", "poly", "dodeca"),
+    "hexagon": ("hexagon", "poly"),
+    "octagon": ("octagon", "poly"),
+}
+# Not a figure to be drawn: a square root, the square of x, a square matrix; nor one that other things form together.
+_NAMED = re.compile(
+    r"(?:\b(form(?:s|ed|ing)?|shape|formation|corners|vertices|patterns?) (?:of |into |in )*(?:an? |the )?)?"
+    r"(?<![\w'-])(" + "|".join(f"[{shape[0]}{shape[0].upper()}]{shape[1:]}" for shape in _SHAPES) + r")s?\b"
+    r"(?! +(?:root|bracket|matri|unit|number|wave|inequality|of|shape|formation|layout|pattern|arrange))(?![-'])"
+)
+
+
+def check_pair(description: str, code: str) -> Iterator[Finding]:
+    shapes = sorted({shape.lower() for formed, shape in _NAMED.findall(description) if not formed})
+    if not shapes:
+        return
+    program = code.lower()
+    if any(part in program for part in _ANY):
+        return
+    if missing := [shape for shape in shapes if not any(part in program for part in _SHAPES[shape])]:
+        yield Finding("missing_shape", f"the description names {' and '.join(missing)}, the program has none")

@@ -1,0 +1,87 @@
+"""Checks of the words: of descriptions, and of answers and texts that are no programs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from stages.filter_quality.findings import Finding
+
+# "Build a TODO list" is a request, "TODO: describe" is none: the word must stand alone, in brackets, or begin a note.
+_PLACEHOLDER = re.compile(
+    r"""\s*(?: (?:todo|tbd|fixme|placeholder) \s* (?: [:\-.\]] .* )?
+             | n/?a | none | null | nan | undefined | description | untitled | test
+             | .* \[ \s* (?:todo|tbd|fixme|insert|add|your|pending|placeholder|generation\ failed) \b [^\]]* \] .*
+             | .* \b (?:your|insert|add) \s (?:a\s|the\s)? description \s (?:goes\s)? here .*
+             | lorem\ ipsum .* )\s*""",
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
+_FILLER = {
+    *(
+        "a",
+        "an",
+        "the",
+        "this",
+        "that",
+        "some",
+        "my",
+        "your",
+        "me",
+        "of",
+        "with",
+        "in",
+        "using",
+        "for",
+        "to",
+        "it",
+        "and",
+    ),
+    *("create", "make", "write", "generate", "show", "display", "draw", "build", "implement", "produce", "please"),
+    *("simple", "basic", "nice", "cool", "short", "new", "example", "sample", "demo", "test"),
+    *("manim", "python", "code", "program", "script", "animation", "animations", "animate", "scene", "scenes", "video"),
+}
+_WORD = re.compile(r"\w+")
+_ENDS = (".", "!", "?", ":", ")", "]", "}", '"', "'", "`", "”", "’", "»", "…", "。", "！", "？", "$", "」")
+
+
+def check_description(description: str, needs_description: bool, least_words: int) -> Iterator[Finding]:
+    """Whether the description asks for something. Asked of every kind but documents, which have none."""
+    text = description.strip()
+    if not text:
+        if needs_description:
+            advice = "write one with prepare_data_with_llm.py generate-descriptions"
+            yield Finding("needs_description", f"it still waits for a description: {advice}")
+        else:
+            yield Finding("empty_description", "the description is empty")
+    elif _PLACEHOLDER.fullmatch(text):
+        yield Finding("placeholder_description", f"the description stands for one: {text[:60]!r}")
+    else:
+        words = _WORD.findall(text.lower())
+        if len(words) < least_words:
+            yield Finding("generic_description", f"the description has {_count(words)}, fewer than {least_words}")
+        elif _FILLER.issuperset(words):
+            yield Finding("generic_description", f"the description names nothing to be seen: {text[:60]!r}")
+
+
+def check_sentence(description: str) -> Iterator[Finding]:
+    """The looks of a description that asks for a program; questions and section texts follow other customs."""
+    text = description.strip()
+    if text[:1].islower():
+        yield Finding("no_capital_letter", "the description begins with a small letter")
+    if text and not text.endswith(_ENDS):
+        yield Finding("no_end_punctuation", "the description ends without a full stop")
+
+
+def check_text(text: str, least_characters: int) -> Iterator[Finding]:
+    """An answer, an explanation or a chunk of a document."""
+    text = text.strip()
+    if not text:
+        yield Finding("empty_text", "the text is empty")
+    elif _PLACEHOLDER.fullmatch(text):
+        yield Finding("placeholder_text", f"the text stands for one: {text[:60]!r}")
+    elif len(text) < least_characters:
+        yield Finding("short_text", f"the text has {len(text)} characters, fewer than {least_characters}")
+
+
+def _count(words: list[str]) -> str:
+    return "1 word" if len(words) == 1 else f"{len(words)} words"
