@@ -58,8 +58,9 @@ def to_record(item: Any, source: Source) -> Record | Fault:
         record = schema.to_record({**item, "source": source.name, "metadata": metadata}, source.name)
         if isinstance(record, Fault):
             return record
-        defaults = {"kind": "code", "needs_description": False, "licence": source.entry.licence}
-        record = {**record, "metadata": defaults | record["metadata"]}
+        defaults = {"kind": "code", "needs_description": False}
+        licence = {"licence": record["metadata"].get("licence") or source.entry.licence}
+        record = {**record, "metadata": defaults | record["metadata"] | licence}
         schema.encode(record)
         return schema.adopt(record)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:

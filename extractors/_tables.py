@@ -19,26 +19,29 @@ Origin = dict[str, Any]
 Row = tuple[Origin, dict[str, Any]] | BadRow
 
 
-def read_rows(path: Path, file_format: str) -> Iterator[Row]:
-    """Every row of one file; a row that is broken is a `BadRow`, a file that is broken stops the source."""
+def read_rows(path: Path, file_format: str, name: str) -> Iterator[Row]:
+    """Every row of one file; a row that is broken is a `BadRow`, a file that is broken stops the source.
+
+    `name` is what the origins call the file.
+    """
     readers = {"jsonl": _json_rows, "json": _json_rows, "csv": _csv_rows, "parquet": _parquet_rows}
-    yield from readers[file_format](path)
+    yield from readers[file_format](path, name)
 
 
-def _json_rows(path: Path) -> Iterator[Row]:
+def _json_rows(path: Path, name: str) -> Iterator[Row]:
     # Many a file named .json holds one object a line, and the reverse: what it begins with decides.
     with path.open("rb") as file:
         start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
     if start[:1] == b"[":
-        yield from _array_rows(path)
+        yield from _array_rows(path, name)
         return
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if text := line.removeprefix(b"\xef\xbb\xbf").strip():
-                yield _json_row(text, {"path": path.name, "line": number})
+                yield _json_row(text, {"path": name, "line": number})
 
 
-def _array_rows(path: Path) -> Iterator[Row]:
+def _array_rows(path: Path, name: str) -> Iterator[Row]:
     import msgspec
 
     try:
@@ -46,7 +49,7 @@ def _array_rows(path: Path) -> Iterator[Row]:
     except ValueError as error:
         raise click.ClickException(f"{path}: not a JSON array: {error}") from error
     for number, item in enumerate(items, 1):
-        yield _json_row(bytes(item), {"path": path.name, "row": number})
+        yield _json_row(bytes(item), {"path": name, "row": number})
 
 
 def _json_row(text: bytes, origin: Origin) -> Row:
@@ -63,7 +66,7 @@ def _json_row(text: bytes, origin: Origin) -> Row:
     return origin, row
 
 
-def _csv_rows(path: Path) -> Iterator[Row]:
+def _csv_rows(path: Path, name: str) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)  # the default of 128 KiB is shorter than some programs
     with path.open(encoding="utf-8-sig", newline="") as file:
         # strict: else a quote that never closes swallows the rest of the file as one field
@@ -74,7 +77,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             while (row := _next_csv_row(reader)) is not None:
                 number += 1
                 if row:
-                    yield _csv_row(columns, row, {"path": path.name, "row": number})
+                    yield _csv_row(columns, row, {"path": name, "row": number})
         except UnicodeDecodeError as error:
             raise click.ClickException(f"{path}: not UTF-8 near line {reader.line_num}: {error.reason}") from error
 
@@ -95,7 +98,7 @@ def _csv_row(columns: list[str], row: list[str] | str, origin: Origin) -> Row:
     return origin, dict(zip(columns, row, strict=True))
 
 
-def _parquet_rows(path: Path) -> Iterator[Row]:
+def _parquet_rows(path: Path, name: str) -> Iterator[Row]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -109,7 +112,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
             for batch in file.iter_batches(batch_size=1000, columns=columns):
                 for row in batch.to_pylist():
                     number += 1
-                    yield {"path": path.name, "row": number}, {key: json_safe(value) for key, value in row.items()}
+                    yield {"path": name, "row": number}, {key: json_safe(value) for key, value in row.items()}
     except pyarrow.ArrowException as error:
         raise click.ClickException(f"{path}: not a readable parquet file: {error}") from error
 

@@ -56,9 +56,10 @@ def extract(
     """One row for each row of each file, in the order of the file names."""
     if description_field and not code_field:
         raise click.UsageError("local: description_field is given without code_field; name both, or none")
+    root = _fixed_part(Path(path).expanduser())
     for file in _files(path, format):
         fields: dict[tuple[str, ...], Fields | None] = {}
-        for row in read_rows(file, format or FORMATS[file.suffix]):
+        for row in read_rows(file, format or FORMATS[file.suffix], str(file.relative_to(root))):
             if isinstance(row, BadRow):
                 yield row
                 continue
@@ -68,6 +69,15 @@ def extract(
                 known = (description_field, code_field) if code_field else None
                 fields[names] = _choose_fields(columns, known, f"{file}")
             yield _row(columns, fields[names], origin, kind)
+
+
+def _fixed_part(place: Path) -> Path:
+    """The folder that all files stand in: origins name files from there, so that they hold on another machine."""
+    if place.is_file():
+        return place.parent
+    return next(
+        (folder for folder in [place, *place.parents] if not any(sign in str(folder) for sign in "*?[")), Path()
+    )
 
 
 def _files(path: str, file_format: str | None) -> list[Path]:
