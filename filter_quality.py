@@ -21,11 +21,10 @@ from typing import Any
 import click
 
 import schema
-from stages.filter_quality.code_checks import check_length, check_program, check_syntax
+from stages.filter_quality.code_checks import check_code
 from stages.filter_quality.findings import Finding
-from stages.filter_quality.pair_checks import check_pair
 from stages.filter_quality.rules import SEVERITIES, RuleBook, Rules, read_config
-from stages.filter_quality.text_checks import check_description, check_sentence, check_text
+from stages.filter_quality.text_checks import check_description, check_request, check_text
 
 Quality = dict[str, Any]
 
@@ -60,20 +59,15 @@ def gate(record: schema.Record, book: RuleBook, least: float | None) -> schema.R
 def _findings(record: schema.Record, limits: dict[str, int]) -> Iterator[Finding]:
     description, code, metadata = record["description"], record["code"], record["metadata"]
     kind = metadata.get("kind", "code")
+    unasked = list(check_description(description, metadata.get("needs_description") is True))
     if kind != "document":  # a chunk of a document is read, not asked for
-        least = limits["description_words"]
-        yield from check_description(description, metadata.get("needs_description") is True, least)
+        yield from unasked
     if kind != "code":
         yield from check_text(code, limits["text_characters"])
         return
-    yield from check_sentence(description)
-    yield from check_length(code, limits["code_characters"])
-    program = check_syntax(code)
-    if isinstance(program, Finding):
-        yield program
-        return
-    yield from check_program(program)
-    yield from check_pair(description, code)
+    if not unasked:
+        yield from check_request(description, limits["description_words"])
+    yield from check_code(code, description, limits["code_characters"])
 
 
 def _fault(quality: Quality, rules: Rules, least: float) -> schema.Fault:

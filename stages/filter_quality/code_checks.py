@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
-import sys
 from collections.abc import Iterator
 
 from stages.filter_quality.findings import Finding
+from stages.filter_quality.pair_checks import check_pair
 from stages.filter_quality.program import Program, manim_names, manim_version
 
 _MANIM_IMPORT = re.compile(
@@ -60,8 +60,6 @@ _PLACEHOLDER_COMMENT = re.compile(
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
 _ELLIPSIS = re.compile(r"(?:^|:)[ \t]*\.\.\.[ \t]*(?:\#.*)?$", re.MULTILINE)
-# Modules that have no mobjects of their own; any other may be a library of them.
-_KNOWN_MODULES = {*sys.stdlib_module_names, "manim", "numpy", "scipy", "networkx", "pandas", "sympy", "PIL"}
 # TeX commands that begin like an escape of Python: in an ordinary string "\frac" is a form feed and "rac".
 _TEX_LIKE = re.compile(
     r"\\(?:frac|forall|theta|times|tau|text|to\b|tan|rho|right|rangle|alpha|approx|angle|ast|beta|bar|begin|big|vec|varphi|vert)"
@@ -72,29 +70,22 @@ _RAW_STRING = re.compile(
 _MANGLED = re.compile(r"[\a\b\f\v]|\t(?:heta|imes|au\b|ext|o\b|an\b)|\r(?:ho\b|ight|angle)")
 
 
-def check_syntax(code: str) -> Program | Finding:
-    """The parsed program, or why it is none."""
-    try:
-        return Program(code)
-    except SyntaxError as error:
-        return Finding("does_not_parse", f"it is not a Python program: {error.msg}", error.lineno)
-    except (ValueError, RecursionError, MemoryError) as error:  # a null byte; nested too deeply for the parser
-        return Finding("does_not_parse", f"it is not a Python program: {error or type(error).__name__}")
-
-
-def check_length(code: str, least: int) -> Iterator[Finding]:
+def check_code(code: str, description: str, least_characters: int) -> Iterator[Finding]:
+    """Everything that can be said about a program that is not run."""
     size = len(code.strip())
-    if size < least:
-        yield Finding("short_code", f"the program has {size} characters, fewer than {least}")
-
-
-def check_program(program: Program) -> Iterator[Finding]:
-    """Everything that can be said about the program without its description."""
-    yield from _check_imports(program)
-    yield from _check_scene(program)
-    yield from _check_names(program)
-    yield from _check_gaps(program)
-    yield from _check_escapes(program)
+    if size < least_characters:
+        yield Finding("short_code", f"the program has {size} characters, fewer than {least_characters}")
+    try:
+        program = Program(code)
+        for check in (_check_imports, _check_scene, _check_names, _check_gaps, _check_escapes):
+            yield from check(program)
+        yield from check_pair(description, program)
+    except SyntaxError as error:
+        yield Finding("does_not_parse", f"it is not a Python program: {error.msg}", error.lineno)
+    except (RecursionError, MemoryError):  # both the parser's and that of the walks over its trees
+        yield Finding("does_not_parse", "it is nested too deeply to be parsed")
+    except ValueError as error:  # a null byte, a number of more than 4,300 digits
+        yield Finding("does_not_parse", f"it is not a Python program: {error}")
 
 
 def _check_imports(program: Program) -> Iterator[Finding]:
@@ -123,11 +114,7 @@ def _check_scene(program: Program) -> Iterator[Finding]:
 
 
 def _draws(program: Program) -> bool:
-    # Vector scenes and scenes of other modules draw by methods of their own.
-    if program.has_foreign_scene or program.used & manim_names("mobject"):
-        return True
-    bases = {base for scene in program.scenes for base in scene.bases}
-    if bases & {"LinearTransformationScene", "VectorScene"} or program.imports - _KNOWN_MODULES:
+    if program.used & manim_names("mobject") or program.may_draw_unseen:
         return True
     return not manim_names("mobject").isdisjoint(re.findall(r"\b[A-Z]\w+", program.code))
 

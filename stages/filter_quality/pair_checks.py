@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from stages.filter_quality.findings import Finding
+from stages.filter_quality.program import Program
 
 # What in the program may draw the shape, as parts of words in small letters. Generous on purpose: a wrong accusation
 # costs a good row, and a square may well be drawn as a polygon, a cell of a table or a picture.
@@ -65,12 +66,14 @@ _NAMED = re.compile(
 )
 
 
-def check_pair(description: str, code: str) -> Iterator[Finding]:
+def check_pair(description: str, program: Program) -> Iterator[Finding]:
+    """Whether the program has every figure that the description names."""
     shapes = sorted({shape.lower() for formed, shape in _NAMED.findall(description) if not formed})
     if not shapes:
         return
-    program = code.lower()
-    if any(part in program for part in _ANY):
+    code = program.code.lower()
+    if any(part in code for part in _ANY):
         return
-    if missing := [shape for shape in shapes if not any(part in program for part in _SHAPES[shape])]:
+    missing = [shape for shape in shapes if not any(part in code for part in _SHAPES[shape])]
+    if missing and not program.may_draw_unseen:
         yield Finding("missing_shape", f"the description names {' and '.join(missing)}, the program has none")

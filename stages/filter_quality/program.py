@@ -12,6 +12,7 @@ import ast
 import builtins
 import importlib
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from functools import cache, cached_property
@@ -28,6 +29,7 @@ _LATE_WORDS = ("break", "continue", "await", "yield", "async")
 _LATE_RETURN = re.compile(r"^(?: {0,4}|\t)return\b", re.MULTILINE)
 # Scenes of add-ons and of older Manims; whether the name is defined is another check's question.
 _OTHER_SCENES = {"GraphScene", "VoiceoverScene", "SampleSpaceScene", "InteractiveScene", "SpaceScene"}
+_WITHOUT_MOBJECTS = {*sys.stdlib_module_names, "manim", "numpy", "scipy", "networkx", "pandas", "sympy", "PIL"}
 _STANDARD = {"math", "cmath", "random", "itertools", "functools", "typing", "collections", "enum", "operator", "time"}
 
 
@@ -80,16 +82,12 @@ class Program:
         )
 
     @cached_property
-    def imports(self) -> set[str]:
-        """The packages that the program imports anywhere, by the first part of their names."""
-        modules: set[str] = set()
-        for node in ast.walk(self.tree):
-            match node:
-                case ast.Import(names=names):
-                    modules |= {each.name.partition(".")[0] for each in names}
-                case ast.ImportFrom(module=module, level=level):
-                    modules.add((module or "").partition(".")[0] if not level else ".")
-        return modules
+    def may_draw_unseen(self) -> bool:
+        """Whether pictures may come from elsewhere: from methods of a base class, or from a library of mobjects."""
+        bases = {base for scene in self.scenes for base in scene.bases}
+        if self.has_foreign_scene or bases & {"LinearTransformationScene", "VectorScene"}:
+            return True
+        return any(module not in _WITHOUT_MOBJECTS for module in self._imports())
 
     def undefined(self) -> set[str]:
         """Names that are used and that nothing binds; none when a star import of an unknown module may bind them."""
@@ -123,6 +121,14 @@ class Program:
                 if "construct" in ancestor.scope.symbols:
                     yield methods.get("construct")
                     break
+
+    def _imports(self) -> Iterator[str]:
+        """The packages that the program imports anywhere, by the first part of their names."""
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                yield from (each.name.partition(".")[0] for each in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield "" if node.level else str(node.module).partition(".")[0]
 
     def _line(self, scene: ClassFacts) -> list[ClassFacts]:
         """The class and its ancestors of this program, nearest first."""

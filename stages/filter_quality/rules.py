@@ -85,8 +85,8 @@ def read_config(path: str) -> dict[str, Any]:
     _check_keys(path, config, ("checks", "weights", "limits", "sources"))
     _check_values(path, config)
     sources = config.get("sources") or {}
-    if not isinstance(sources, dict):
-        raise click.UsageError(f"{path}: sources: {sources!r} is not a mapping of source names")
+    if not isinstance(sources, dict) or not all(isinstance(name, str) for name in sources):
+        raise click.UsageError(f"{path}: sources: {sources!r} is not a mapping of source names (quote numbers)")
     for name, changes in sources.items():
         _check_keys(f"{path}: sources: {name}", changes, ("checks", "weights", "limits"))
         _check_values(f"{path}: sources: {name}", changes)

@@ -44,31 +44,32 @@ _WORD = re.compile(r"\w+")
 _ENDS = (".", "!", "?", ":", ")", "]", "}", '"', "'", "`", "”", "’", "»", "…", "。", "！", "？", "$", "」")
 
 
-def check_description(description: str, needs_description: bool, least_words: int) -> Iterator[Finding]:
-    """Whether the description asks for something. Asked of every kind but documents, which have none."""
+def check_description(description: str, needs_description: bool) -> Iterator[Finding]:
+    """Whether there is a description at all. Asked of every kind but documents, which have none."""
     text = description.strip()
-    if not text:
-        if needs_description:
-            advice = "write one with prepare_data_with_llm.py generate-descriptions"
-            yield Finding("needs_description", f"it still waits for a description: {advice}")
-        else:
-            yield Finding("empty_description", "the description is empty")
+    if not text and needs_description:
+        advice = "write one with prepare_data_with_llm.py generate-descriptions"
+        yield Finding("needs_description", f"it still waits for its description: {advice}")
+    elif not text:
+        yield Finding("empty_description", "the description is empty")
     elif _PLACEHOLDER.fullmatch(text):
         yield Finding("placeholder_description", f"the description stands for one: {text[:60]!r}")
-    else:
-        words = _WORD.findall(text.lower())
-        if len(words) < least_words:
-            yield Finding("generic_description", f"the description has {_count(words)}, fewer than {least_words}")
-        elif _FILLER.issuperset(words):
-            yield Finding("generic_description", f"the description names nothing to be seen: {text[:60]!r}")
 
 
-def check_sentence(description: str) -> Iterator[Finding]:
-    """The looks of a description that asks for a program; questions and section texts follow other customs."""
-    text = description.strip()
-    if text[:1].islower():
+def check_request(description: str, least_words: int) -> Iterator[Finding]:
+    """Whether a description asks for a certain program, in a sentence. Questions follow other customs."""
+    text = description.strip().rstrip("*_")
+    if not text:
+        return
+    words = _WORD.findall(text.lower())
+    if len(words) < least_words:
+        size = "1 word" if len(words) == 1 else f"{len(words)} words"
+        yield Finding("generic_description", f"the description has {size}, fewer than {least_words}")
+    elif _FILLER.issuperset(words):
+        yield Finding("generic_description", f"the description names nothing to be seen: {text[:60]!r}")
+    if text[0].islower():
         yield Finding("no_capital_letter", "the description begins with a small letter")
-    if text and not text.endswith(_ENDS):
+    if not text.endswith(_ENDS):
         yield Finding("no_end_punctuation", "the description ends without a full stop")
 
 
@@ -81,7 +82,3 @@ def check_text(text: str, least_characters: int) -> Iterator[Finding]:
         yield Finding("placeholder_text", f"the text stands for one: {text[:60]!r}")
     elif len(text) < least_characters:
         yield Finding("short_text", f"the text has {len(text)} characters, fewer than {least_characters}")
-
-
-def _count(words: list[str]) -> str:
-    return "1 word" if len(words) == 1 else f"{len(words)} words"
