@@ -167,7 +167,8 @@ def merge_and_split(result: Result, *, deduplicate: bool, test_ratio: float, see
     """Merge duplicates over all sources, then split."""
     records = [record for reading in result.readings for record in reading.records]
     if not records:
-        why = ", ".join(f"{count:,} {code}" for code, count in sorted(result.reasons().items()))
+        rejected = [f"{count:,} {code}" for code, count in sorted(result.reasons().items())]
+        why = ", ".join([*rejected, *(f"{name} is missing: {reason}" for name, reason in result.missing.items())])
         raise schema.Failure(f"there is no record to write: {why or 'the sources gave no rows'}")
     unique, removed = merge_duplicates(records, priorities(result.readings)) if deduplicate else (records, [])
     train, test = split(unique, test_ratio, seed)

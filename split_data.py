@@ -194,6 +194,8 @@ def split(
     """Write train.jsonl, valid.jsonl and perhaps test.jsonl."""
     schema.set_verbosity(1 if verbose else -1 if quiet else 0)
     strata = [name.strip() for name in stratify.split(",")] if stratify else []
+    names = SIDES[: len(ratios)]
+    refuse_own_input(source, [Path(output_dir, f"{name}.jsonl") for name in SIDES])
     options = {"ratios": ratios, "seed": seed, "format": row_format, "stratify": strata}
     reasons: Counter[str] = Counter()
     with schema.folder(output_dir) as staging:
@@ -201,7 +203,6 @@ def split(
             records = accepted(source, row_format, counting(put, reasons))
         check_strata(records, strata)
         sides = assign(records, ratios, seed, strata)
-        names = SIDES[: len(ratios)]
         for number, name in enumerate(names):
             params = {**options, "side": name}
             rows = (record for record, side in zip(records, sides, strict=True) if side == number)
@@ -227,6 +228,12 @@ def split(
             beside=output_dir,
         )
     report(sizes, rejected, ratios, output_dir)
+
+
+def refuse_own_input(source: str, outputs: list[Path]) -> None:
+    for output in outputs:
+        if source != "-" and output.exists() and output.samefile(source):
+            raise click.UsageError(f"--input {source}: the split would take its place; choose another --output-dir")
 
 
 def counting(put: schema.Reject, reasons: Counter[str]) -> schema.Reject:

@@ -35,9 +35,7 @@ def extract(
     """One row for each block; the words around the example stand in before_context and after_context."""
     manim = _local_copy(path, version, sha256) if path else _find(fetch, version, sha256)
     licence = _licence(manim)
-    for name in sorted(str(file) for file in manim.files or [] if file.suffix == ".py"):
-        if not name.startswith("manim/"):
-            continue
+    for name in _python_files(manim):
         origin = {"package": "manim", "version": version, "path": name}
         source = manim.locate_file(name).read_bytes()  # type: ignore[attr-defined]  # a path, or one in a zip file
         try:
@@ -86,7 +84,7 @@ def _find(fetch: Fetch, version: str, sha256: str | None) -> Distribution:
     wheel = fetch.cached(name, sha256)
     if wheel is None and not fetch.refresh:
         installed = _look_in(None)
-        if installed is not None and installed.version == version:
+        if installed is not None and installed.version == version and _python_files(installed):
             return installed
     if wheel is None:
         wheel = fetch.download(name, lambda folder: _download(version, folder), sha256)
@@ -96,6 +94,11 @@ def _find(fetch: Fetch, version: str, sha256: str | None) -> Distribution:
 def _look_in(place: Path | None) -> Distribution | None:
     """The package manim in a wheel, in a folder, or in this environment: the import system reads all three."""
     return next(iter(distributions(name="manim", path=sys.path if place is None else [str(place)])), None)
+
+
+def _python_files(package: Distribution) -> list[str]:
+    """None, for example, when the package is installed in editable mode."""
+    return sorted(str(file) for file in package.files or [] if file.suffix == ".py" and file.parts[0] == "manim")
 
 
 def _download(version: str, folder: Path) -> None:

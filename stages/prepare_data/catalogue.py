@@ -84,8 +84,10 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     try:
         return msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
-        quote = "; put it in quotes" if "`str`" in str(error) else ""
+        quote = "; put it in quotes" if "Expected `str" in str(error) else ""
         raise click.UsageError(f"{where}: {error}{quote}") from error
+    except TypeError:  # a type that YAML has no word for, such as Path: the extractor takes it from here
+        return value
 
 
 def _source(where: str, name: Any, body: Any) -> Source:
