@@ -25,12 +25,15 @@ class Reject(Protocol):
 
 
 def read(path: PathLike, reject: Reject, *, source: str | None = None) -> Iterator[Record]:
-    """Yield the records of a file of any known shape; hand every other row to `reject` with its reason."""
+    """Yield the records of a file of any known shape; hand every other row to `reject` with its reason.
+
+    A line of a rejects file gives the record that it stands for, so that what failed once can be tried again.
+    """
     name = source or source_name(path)
     for row in rows(str(path)):
-        outcome = parse(row, name)
-        if isinstance(outcome, Fault):
-            reject(raw_text(row), outcome.message, code=outcome.code, line=row.number)
+        outcome = revive(row, name)
+        if isinstance(outcome, Unreadable):
+            reject(outcome.item, outcome.fault.message, code=outcome.fault.code, line=row.number)
         else:
             yield outcome
 
@@ -51,10 +54,10 @@ def rejects(output: PathLike, path: PathLike | None = None, *, stage: str = "") 
     """Give a function that appends one item and its reason to OUTPUT's rejects file, as a record again."""
     place = path or rejects_path(output)
     if str(place) == "-":
-        yield _rejecter(lambda data: click.echo(data.rstrip(b"\n"), err=True), source_name(output), stage)
+        yield _rejecter(lambda data: click.echo(data.rstrip(b"\n"), err=True), stage)
         return
     with atomic(place) as file:
-        yield _rejecter(file.write, source_name(output), stage)
+        yield _rejecter(file.write, stage)
 
 
 def rejects_path(output: PathLike) -> str:
@@ -93,41 +96,48 @@ class Unreadable(NamedTuple):
     """A row that holds no record: why, and what of it goes to the rejects file."""
 
     fault: Fault
-    item: dict[str, Any]
+    item: RawItem
+
+
+class RawItem(NamedTuple):
+    """What is kept of a row that is no record: where it came from, and its text, whole unless it was too long."""
+
+    source: str
+    text: dict[str, Any]
 
 
 def revive(row: Row, source: str) -> Record | Unreadable:
     """The record of one row; for a row of a rejects file the one that it stands for, so that it can be tried again."""
     found = parse(row, source)
     if isinstance(found, Fault):
-        return Unreadable(found, raw_text(row))
+        return Unreadable(found, raw_item(row, source))
     error = found["metadata"].get("error")
     if error is None:
         return found
-    raw = {name: error[name] for name in ("raw", "raw_base64", "whole_length") if name in error}
-    if "whole_length" in raw:
+    text = {name: error[name] for name in ("raw", "raw_base64", "whole_length") if name in error}
+    raw = RawItem(found["source"], text)
+    if "whole_length" in text:
         return Unreadable(Fault(error["code"], error["message"]), raw)
-    if raw:
-        data = base64.b64decode(raw["raw_base64"]) if "raw_base64" in raw else raw["raw"].encode()
+    if text:
+        data = base64.b64decode(text["raw_base64"]) if "raw_base64" in text else text["raw"].encode()
         again = parse(Row(row.number, data), found["source"])
         return Unreadable(again, raw) if isinstance(again, Fault) else again
     metadata = {key: value for key, value in found["metadata"].items() if key != "error"}
     record: Record = {**found, "metadata": metadata}
     if reason := problem(record):
-        return Unreadable(Fault("invalid_record", reason), {"raw": encode(record).decode()})
+        return Unreadable(Fault("invalid_record", reason), RawItem(found["source"], {"raw": encode(record).decode()}))
     return record
 
 
-def raw_text(row: Row) -> dict[str, Any]:
-    """What a row that is no record leaves in the rejects file: all of it, unless it was too long to be read."""
+def raw_item(row: Row, source: str) -> RawItem:
     try:
-        raw = {"raw": row.data.decode()}
+        text: dict[str, Any] = {"raw": row.data.decode()}
     except UnicodeDecodeError:
-        raw = {"raw_base64": base64.b64encode(row.data).decode()}
-    return raw if row.whole_length is None else {**raw, "whole_length": row.whole_length}
+        text = {"raw_base64": base64.b64encode(row.data).decode()}
+    return RawItem(source, text if row.whole_length is None else {**text, "whole_length": row.whole_length})
 
 
-def rejected(item: Any, fault: Fault, *, stage: str, source: str, line: int | None = None) -> bytes:
+def rejected(item: Any, fault: Fault, *, stage: str, line: int | None = None) -> bytes:
     """The line of the rejects file for one item: the record itself when it is one, else its text."""
     error: dict[str, Any] = {"stage": stage, "code": fault.code, "message": fault.message}
     if line is not None:
@@ -136,8 +146,10 @@ def rejected(item: Any, fault: Fault, *, stage: str, source: str, line: int | No
         marked = {**item, "metadata": {**item["metadata"], "error": error}}
         if problem(marked) is None:
             return encode(marked) + b"\n"
-    error |= item if isinstance(item, dict) and item.keys() & {"raw", "raw_base64"} else {"raw": _as_text(item)}
-    return encode({"description": "", "code": "", "source": source, "metadata": {"error": error}}) + b"\n"
+    raw = item if isinstance(item, RawItem) else RawItem("unknown", {"raw": _as_text(item)})
+    return (
+        encode({"description": "", "code": "", "source": raw.source, "metadata": {"error": error | raw.text}}) + b"\n"
+    )
 
 
 def _as_text(item: Any) -> str:
@@ -159,8 +171,8 @@ def _appender(put: Callable[[bytes], object], name: str) -> Callable[[Record], N
     return append
 
 
-def _rejecter(put: Callable[[bytes], object], source: str, stage: str) -> Reject:
+def _rejecter(put: Callable[[bytes], object], stage: str) -> Reject:
     def reject(item: Any, message: str, code: str = "invalid", line: int | None = None) -> None:
-        put(rejected(item, Fault(code, message), stage=stage, source=source, line=line))
+        put(rejected(item, Fault(code, message), stage=stage, line=line))
 
     return reject

@@ -167,7 +167,7 @@ class Setting:
             return self.rejected(record, Fault("nested_too_deep", "nested too deeply to be written"))
 
     def rejected(self, item: Any, fault: Fault, line: int | None = None) -> Outcome:
-        data = rejected(item, fault, stage=self.stage, source=self.source, line=line)
+        data = rejected(item, fault, stage=self.stage, line=line)
         return Outcome("rejected", data, fault.code, fault.message)
 
 

@@ -304,8 +304,9 @@ def kill_at_random_moments(stage, arguments, cwd, moments, check):
         process = start(stage, *arguments, cwd=cwd)
         # Most of the moments near the end, where files are renamed.
         time.sleep(duration * (random.uniform(0.0, 1.0) if moment % 2 else random.uniform(0.75, 1.05)))
-        killed += process.poll() is None
-        os.killpg(process.pid, signal.SIGKILL)
+        if process.poll() is None:
+            killed += 1
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         check()
     assert killed >= moments // 4, "the kills came too late to show anything"
