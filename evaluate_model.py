@@ -32,6 +32,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 TARGET = click.Path(file_okay=False, path_type=Path)
 GENERATED = "generated.jsonl"
+REJECTED = "generated.rejects.jsonl"
 LOSSES = "loss.jsonl"
 
 
@@ -102,9 +103,9 @@ def rated(record: schema.Record, loss: models.RowLoss) -> schema.Record:
 def generated(record: schema.Record, answer: models.Answer) -> schema.Record:
     """A record of its own: the model's text in place of the reference, under the id of the row that asked for it."""
     known = record["metadata"]
-    kept = {name: known[name] for name in ("id", "kind", "origin", "group", "lineage") if name in known}
-    facts = {"finish": answer.finish, "tokens": answer.tokens}
-    metadata = {**kept, "reference": record["code"], "evaluation": facts}
+    kept: dict[str, Any] = {name: known[name] for name in ("id", "kind", "origin", "group", "lineage") if name in known}
+    facts: dict[str, Any] = {"finish": answer.finish, "tokens": answer.tokens}
+    metadata: dict[str, Any] = {**kept, "reference": record["code"], "evaluation": facts}
     return {"description": record["description"], "code": answer.text, "source": record["source"], "metadata": metadata}
 
 
@@ -245,7 +246,7 @@ def generate(
 @verbosity
 def score(data: Path, output: Path, rejects: Path | None) -> None:
     """Shares of sound programs with their 95 % intervals; an empty answer counts as a failed one."""
-    silent = rejects or data.with_name(Path(schema.rejects_path(GENERATED)).name)
+    silent = rejects or data.with_name(REJECTED)
     rows = list(strictly(data))
     found = measures.scores([*rows, *empty_answers(silent)])
     target = output / "scores.json"
@@ -268,10 +269,13 @@ def score(data: Path, output: Path, rejects: Path | None) -> None:
 
 
 def rows_of(place: Path, name: str) -> measures.Rows:
-    """The rows of a file, or of the file of this name in an evaluation folder, with its empty answers."""
+    """The rows of one kind in a file or an evaluation folder: what the model wrote, or how it rated references."""
     path = place / name if place.is_dir() else place
-    records = list(strictly(path)) if path.is_file() else []
-    return measures.by_id([*records, *empty_answers(Path(schema.rejects_path(path)))])
+    rows = list(strictly(path)) if path.is_file() else []
+    if name == LOSSES:
+        return measures.by_id(row for row in rows if measures.mean_loss(row) is not None)
+    written = [row for row in rows if measures.mean_loss(row) is None]
+    return measures.by_id([*written, *(empty_answers(path.with_name(REJECTED)) if written else [])])
 
 
 def side_by_side(a: Path, b: Path) -> dict[str, Any]:

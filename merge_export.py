@@ -96,6 +96,9 @@ def changed_files(folder: Path, manifest: dict[str, Any]) -> Iterator[str]:
             yield f"{name} has {path.stat().st_size:,} bytes, the manifest says {expected['bytes']:,}"
         elif digest(path) != expected:
             yield f"{name} has changed: its SHA-256 is not the one in the manifest"
+    for path in sorted(folder.glob("*.safetensors*")):
+        if path.name not in manifest["files"]:
+            yield f"{path.name} is not in the manifest, and may be loaded in place of what is"
 
 
 def check_folder(folder: Path) -> dict[str, Any]:
@@ -107,9 +110,12 @@ def check_folder(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def copy_tokenizer(adapter: Path, base: Path, target: Path) -> None:
+def tokenizer_folder(adapter: Path, base: Path) -> Path:
     """The tokenizer and chat template of the training where the adapter carries them, else those of the base."""
-    origin = adapter if (adapter / "tokenizer_config.json").is_file() else base
+    return adapter if (adapter / "tokenizer_config.json").is_file() else base
+
+
+def copy_tokenizer(origin: Path, target: Path) -> None:
     for name in TOKENIZER_FILES:
         if (origin / name).is_file():
             shutil.copyfile(origin / name, target / name)
@@ -132,22 +138,25 @@ def copy_generation_config(base: Path, target: Path) -> None:
 def save_model(merged: PreTrainedModel, base: Path, adapter: Path, target: Path, dtype: str, shard: str) -> None:
     """All files of the model except the manifest."""
     import torch
+    from safetensors import SafetensorError
     from transformers import GenerationConfig
 
     # A hub model may carry a generation config that today's library refuses to write; it is copied as bytes below.
     merged.generation_config = GenerationConfig.from_model_config(merged.config)
-    merged.to(getattr(torch, dtype)).save_pretrained(target, max_shard_size=shard)
+    try:
+        merged.to(getattr(torch, dtype)).save_pretrained(target, max_shard_size=shard)
+    except SafetensorError as error:  # how this library reports a full disk
+        raise schema.Failure(f"the merged weights can not be written: {error}; nothing was changed") from None
     for path in target.glob("*.safetensors"):
         path.chmod((target / "config.json").stat().st_mode)  # the library makes them unreadable for everybody else
-    copy_tokenizer(adapter, base, target)
+    copy_tokenizer(tokenizer_folder(adapter, base), target)
     copy_generation_config(base, target)
 
 
 def merge_and_prove(base: Path, adapter: Path, target: Path, dtype: str, shard: str) -> models.Proof:
     """Save the merged model into `target`, and compare what can be read back from there with base + adapter."""
     adapted_model = models.attach(models.load_model(base), adapter)
-    tokenizer_folder = adapter if (adapter / "tokenizer_config.json").is_file() else base
-    probes = models.probe_ids(models.load_tokenizer(tokenizer_folder))
+    probes = models.probe_ids(tokenizer_folder(adapter, base), adapted_model)
     adapted = models.logits(adapted_model, probes)
     with adapted_model.disable_adapter():
         plain = models.logits(adapted_model, probes)
@@ -169,13 +178,13 @@ def write_ledger(staging: Path, output: Path, action: str, inputs: list[Path], o
     """No records pass here, so the counts are zero; what counts are the digests of all that was read and written."""
     schema.write_ledger(
         staging / LEDGER,
-        stage=f"merge_export {action}",
+        stage="merge_export",
         inputs=inputs,
         outputs=[],
         files=[staging / name for name in [*model_files(staging), MANIFEST]],
         counts={"in": 0, "kept": 0, "rejected": 0, "merged": 0},
         reasons={},
-        options=options,
+        options={"action": action, **options},
         beside=output,
     )
 
@@ -219,6 +228,16 @@ def check_format(context: click.Context, option: click.Parameter, value: str) ->
     return value
 
 
+def be_quiet(context: click.Context, option: click.Parameter, value: bool) -> None:
+    if value:
+        schema.set_verbosity(-1)
+
+
+quiet = click.option(
+    "-q", "--quiet", is_flag=True, expose_value=False, callback=be_quiet, help="Say nothing but errors."
+)
+
+
 @click.group(context_settings=schema.CONTEXT)
 def cli() -> None:
     """Merge a LoRA adapter into its base model, prove the result, check it, copy it."""
@@ -240,12 +259,14 @@ def cli() -> None:
     callback=check_size,
     help="Split the weights into files of at most this size, as 500MB or 5GB.",
 )
+@quiet
 def merge(adapter: Path, base_model: str | None, output: Path, dtype: str | None, max_shard_size: str) -> None:
     """Merge ADAPTER into its base model, and prove that both give the same logits."""
     models.require_training_packages()
     config = models.read_adapter_config(adapter)
     base = models.find_base(base_model, adapter, config)
-    dtype = dtype or models.own_dtype(base)
+    stored = models.own_dtype(base)
+    dtype = dtype or stored
     refuse_overlap(output, base, adapter)
     check_space(output, models.weight_count(base) * models.BYTES_OF[dtype])
     with models.quiet_libraries(), schema.folder(output) as staging:
@@ -260,21 +281,22 @@ def merge(adapter: Path, base_model: str | None, output: Path, dtype: str | None
 
 @cli.command()
 @click.argument("folders", nargs=-1, required=True, metavar="MODEL...", type=FOLDER)
+@quiet
 def verify(folders: tuple[Path, ...]) -> None:
     """Check that every MODEL is what `merge` wrote: all digests, that it loads, that its chat template renders."""
     models.require_training_packages()
     for folder in folders:
         manifest = check_folder(folder)
         with models.quiet_libraries():
-            talks = models.try_out(folder)
-        template = "its chat template renders" if talks else "it has no chat template"
-        schema.log(f"merge_export: {folder}: {len(manifest['files'])} files as they were written, loads, {template}")
+            talks = "its chat template renders" if models.try_out(folder) else "it has no chat template"
+        schema.log(f"merge_export: {folder}: {len(manifest['files'])} files as they were written, it loads, {talks}")
 
 
 @cli.command()
 @click.option("--model", required=True, metavar="DIR", type=FOLDER, help="A folder that `merge` wrote.")
 @click.option("--format", "kind", default="safetensors", callback=check_format, help="File format of the copy.")
 @click.option("--output", required=True, metavar="DIR", type=TARGET, help="Folder for the copy.")
+@quiet
 def export(model: Path, kind: str, output: Path) -> None:
     """Copy MODEL to another place, and check every byte before and after."""
     refuse_overlap(output, model)

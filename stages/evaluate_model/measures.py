@@ -119,7 +119,7 @@ def scores(records: list[schema.Record]) -> dict[str, Any]:
 def issue_names(record: schema.Record) -> set[str]:
     """The names of what filter_quality.py found in a row, each once."""
     issues = record["metadata"].get("quality", {}).get("issues", [])
-    return {str(issue.get("code", issue)) if isinstance(issue, dict) else str(issue) for issue in issues}
+    return {issue["check"] for issue in issues}
 
 
 def totals(rows: Iterable[schema.Record]) -> dict[str, Any]:

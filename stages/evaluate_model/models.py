@@ -77,6 +77,8 @@ def load(name: str, adapter: Path | None) -> Loaded:
     talks = adapter if adapter and (adapter / "tokenizer_config.json").is_file() else folder
     tokenizer = _tokenizer(talks)
     model = _weights(folder)
+    if len(tokenizer) > (known := model.get_input_embeddings().num_embeddings):
+        raise schema.Failure(f"{talks}: its tokenizer has {len(tokenizer):,} tokens, the model {name} knows {known:,}")
     if adapter:
         model = _with_adapter(model, adapter)
     stops = stop_ids(model, tokenizer)
@@ -186,7 +188,12 @@ def _line(error: BaseException) -> str:
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], *, ask: bool = False) -> list[int]:
-    return list(tokenizer.apply_chat_template(messages, add_generation_prompt=ask, return_dict=True)["input_ids"])
+    from jinja2 import TemplateError
+
+    try:
+        return list(tokenizer.apply_chat_template(messages, add_generation_prompt=ask, return_dict=True)["input_ids"])
+    except TemplateError as error:
+        raise schema.Failure(f"{tokenizer.name_or_path}: its chat template does not render: {_line(error)}") from None
 
 
 def prompt_messages(record: schema.Record) -> list[dict[str, str]]:

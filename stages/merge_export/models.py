@@ -206,11 +206,20 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def probe_ids(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """The token ids of the fixed prompts, as the chat template renders them where there is one."""
+def probe_ids(folder: Path, model: Any) -> list[list[int]]:
+    """The fixed prompts in the tokens of the tokenizer in `folder`, through its chat template where it has one."""
+    from jinja2 import TemplateError
+
+    tokenizer = load_tokenizer(folder)
+    known = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > known:
+        raise schema.Failure(f"{folder}: its tokenizer has {len(tokenizer):,} tokens, the model knows {known:,}")
     if tokenizer.chat_template is None:
-        return [tokenizer(text)["input_ids"] for text in PROBES]
-    return [render(tokenizer, text) for text in PROBES]
+        return [list(tokenizer(text)["input_ids"]) for text in PROBES]
+    try:
+        return [render(tokenizer, text) for text in PROBES]
+    except TemplateError as error:
+        raise schema.Failure(f"{folder}: its chat template does not render: {_first_line(error)}") from None
 
 
 def render(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
@@ -269,14 +278,8 @@ def objection(proof: Proof, dtype: str) -> str | None:
 
 
 def try_out(folder: Path) -> bool:
-    """Load a model and let it read the fixed prompts; whether it has a chat template."""
-    from jinja2 import TemplateError
-
-    model, tokenizer = load_model(folder), load_tokenizer(folder)
-    try:
-        probes = probe_ids(tokenizer)
-    except TemplateError as error:
-        raise schema.Failure(f"{folder}: its chat template does not render: {_first_line(error)}") from None
-    if not all(bool(row.isfinite().all()) for row in logits(model, probes)):
+    """Load a model with its tokenizer and let it read the fixed prompts; whether it has a chat template."""
+    model = load_model(folder)
+    if not all(bool(row.isfinite().all()) for row in logits(model, probe_ids(folder, model))):
         raise schema.Failure(f"{folder}: its weights give logits that are no numbers")
-    return tokenizer.chat_template is not None
+    return load_tokenizer(folder).chat_template is not None
