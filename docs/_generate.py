@@ -1,0 +1,89 @@
+"""Write docs/commands.md from the --help of every script and sub-command.
+
+    python docs/_generate.py            write it
+    python docs/_generate.py --check    only say whether it is up to date; exit code 1 when it is not
+
+In    every script of the top folder, and `python -m schema`
+Out   docs/commands.md; the same scripts give the same bytes, whatever the terminal
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "commands.md"
+WIDTH = 100
+INTRODUCTION = """# Commands
+
+Every script and every option, written by `python docs/_generate.py` (`make docs`) from `--help`; do not edit by hand.
+What the stages do with each other stands in [pipeline.md](pipeline.md).
+
+Exit codes, the same everywhere: 0 done; 1 failed, the old output is untouched; 2 wrong usage or configuration;
+3 done, but incomplete; 4 another run holds this output; 130 interrupted.
+"""
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Write nothing; exit with code 1 when the page is out of date.")
+def main(check: bool) -> None:
+    """Write docs/commands.md from the --help of every script and sub-command."""
+    text = page()
+    if check:
+        if not PAGE.exists() or PAGE.read_text("utf-8") != text:
+            raise click.ClickException("docs/commands.md is out of date; write it again with `make docs`")
+        return
+    PAGE.write_text(text, "utf-8")
+    click.echo(f"docs: {text.count(chr(10) + '## ')} commands -> docs/commands.md", err=True)
+
+
+def page() -> str:
+    """The whole page: the list of commands, then the help of each."""
+    helps = dict(entry for title, module in programs() for entry in command_helps(title, root_command(module)))
+    index = "\n".join(f"- [`{title}`](#{_anchor(title)})" for title in helps)
+    parts = (f"## `{title}`\n\n```text\n{text}\n```\n" for title, text in helps.items())
+    return "\n".join([INTRODUCTION, index + "\n", *parts])
+
+
+def programs() -> list[tuple[str, str]]:
+    """What is typed, and the module that holds the command."""
+    scripts = sorted(path.stem for path in ROOT.glob("*.py"))
+    return [*((f"python {name}.py", name) for name in scripts), ("python -m schema", "schema.__main__")]
+
+
+def root_command(name: str) -> click.Command:
+    """The one command of a module that is no sub-command of another."""
+    sys.path[:0] = [] if str(ROOT) in sys.path else [str(ROOT)]
+    module = importlib.import_module(name)
+    found = {id(value): value for value in vars(module).values() if isinstance(value, click.Command)}
+    for group in [value for value in found.values() if isinstance(value, click.Group)]:
+        for command in group.commands.values():
+            found.pop(id(command), None)
+    if len(found) != 1:
+        raise click.ClickException(f"{name}: one command was expected at its top, there are {len(found)}")
+    return next(iter(found.values()))
+
+
+def command_helps(title: str, command: click.Command, parent: click.Context | None = None) -> Iterator[tuple[str, str]]:
+    """The help of a command and of all that are below it, as the user would see it on a wide terminal."""
+    settings = {**command.context_settings, "terminal_width": WIDTH, "max_content_width": WIDTH}
+    name = title.split()[-1] if parent else title
+    context = click.Context(command, parent=parent, info_name=name, **settings)
+    yield title, command.get_help(context).rstrip()
+    if isinstance(command, click.Group):
+        for child in command.list_commands(context):
+            if not command.commands[child].hidden:
+                yield from command_helps(f"{title} {child}", command.commands[child], context)
+
+
+def _anchor(title: str) -> str:
+    return "".join(sign for sign in title.lower().replace(" ", "-") if sign.isalnum() or sign in "-_")
+
+
+if __name__ == "__main__":
+    main()
