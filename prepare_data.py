@@ -126,7 +126,7 @@ def unusable(item: Any, source: Source) -> Record:
 def as_text(item: Any) -> str:
     """All of a row that is no record."""
     if isinstance(item, BadRow):
-        return item.raw
+        return item.raw.encode("utf-8", "replace").decode()
     try:
         return schema.encode(item).decode()
     except (TypeError, ValueError, OverflowError, RecursionError):

@@ -144,12 +144,7 @@ FORMATS: dict[str, Callable[[Record], Row] | None] = {
 
 def find_fault(record: Record, row_format: str) -> Fault | None:
     """Why a record can not be a row of this format, or None."""
-    metadata = record["metadata"]
-    if "error" in metadata:
-        return Fault(
-            "rejected_before", "the record comes from a rejects file; run it through the stage that rejected it"
-        )
-    is_document = row_format == "text" and metadata.get("kind") == "document"
+    is_document = row_format == "text" and record["metadata"].get("kind") == "document"
     if row_format != "records" and not record["description"] and not is_document:
         return Fault("no_description", f"the format {row_format} asks for something, and the record has no description")
     return None
@@ -212,7 +207,7 @@ def split(
         schema.write_ledger(
             staging / "ledger.json",
             stage=STAGE,
-            inputs=[source],
+            inputs=[] if source == "-" else [source],
             outputs=[staging / f"{name}.jsonl" for name in names],
             counts={
                 "in": len(records) + rejected,

@@ -82,12 +82,11 @@ def bind(source: Source, extract: Callable[..., Any], fetch: Any) -> dict[str, A
 
 def _typed(value: Any, hint: Any, where: str) -> Any:
     try:
-        return msgspec.convert(value, hint)
+        # A type that YAML has no word for, such as Path, is made from the value.
+        return msgspec.convert(value, hint, dec_hook=lambda kind, given: kind(given))
     except msgspec.ValidationError as error:
         quote = "; put it in quotes" if "Expected `str" in str(error) else ""
         raise click.UsageError(f"{where}: {error}{quote}") from error
-    except TypeError:  # a type that YAML has no word for, such as Path: the extractor takes it from here
-        return value
 
 
 def _source(where: str, name: Any, body: Any) -> Source:

@@ -1,0 +1,389 @@
+"""Stage 1 as a user runs it: every row is kept, rejected or merged, and the set of files is whole."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import read_rows, record, run_script, write_rows
+from test_extractors import EXAMPLE, make_wheel
+
+OUTPUTS = [
+    "dataset_stats.json",
+    "deduplication_report.json",
+    "ledger.json",
+    "rejects.jsonl",
+    "removed_duplicates.json",
+    "test.json",
+    "train.json",
+]
+
+
+def prepare(folder, *arguments, check=0, env=None):
+    return run_script("prepare_data.py", "prepare", *arguments, cwd=folder, check=check, env=env)
+
+
+def sources(folder, text):
+    (folder / "sources.yaml").write_text(text, encoding="utf-8")
+
+
+def local(folder, name, rows, more=""):
+    """A source of the type local, added to sources.yaml."""
+    write_rows(folder / f"{name}.jsonl", rows)
+    with (folder / "sources.yaml").open("a") as file:
+        file.write(f"{name}:\n  type: local\n  path: {name}.jsonl\n{more}")
+
+
+def rows_of(folder, *names):
+    return [row for name in names or ("train.json", "test.json") for row in read_rows(folder / "data_formatted" / name)]
+
+
+def report(folder, name):
+    return json.loads((folder / "data_formatted" / name).read_bytes())
+
+
+def pair(number=0, **changes):
+    """A row of somebody else's table."""
+    made = record(number)
+    return {"instruction": made["description"], "output": made["code"], **changes}
+
+
+def test_the_commands_of_the_documentation_run_as_written(tmp_path):
+    local(tmp_path, "a", [pair(number) for number in range(5)])
+    local(tmp_path, "b", [pair(number) for number in range(5, 10)])
+    local(tmp_path, "c", [pair(number) for number in range(10, 15)], "  enabled: false\n  reason: too old\n")
+    prepare(tmp_path, "--sources", "all")
+    assert {row["source"] for row in rows_of(tmp_path)} == {"a", "b"}
+    prepare(tmp_path, "--sources", "a", "c")
+    assert {row["source"] for row in rows_of(tmp_path)} == {"a", "c"}
+    prepare(tmp_path)
+    assert {row["source"] for row in rows_of(tmp_path)} == {"a", "b"}
+    listed = run_script("prepare_data.py", "list-sources", cwd=tmp_path, check=0).out
+    assert "too old" in listed
+    assert sorted(entry.name for entry in (tmp_path / "data_formatted").iterdir()) == OUTPUTS
+
+
+def test_list_sources_is_also_for_programs(tmp_path):
+    local(tmp_path, "a", [], "  priority: 3\n  expected_samples: 12\n  licence: MIT\n")
+    listed = run_script("prepare_data.py", "list-sources", "--json", cwd=tmp_path, check=0).out
+    assert json.loads(listed) == {
+        "name": "a",
+        "type": "local",
+        "priority": 3,
+        "enabled": True,
+        "reason": None,
+        "expected_samples": 12,
+        "licence": "MIT",
+    }
+
+
+def test_every_row_is_kept_rejected_or_merged_and_the_ledger_adds_up(tmp_path):
+    same_words = pair(1, output=record(2)["code"] + "\nx = 1\n")
+    same_code = pair(3, output="# a comment\n" + record(1)["code"])
+    broken = pair(4, output="def (:\n")
+    rows = [pair(1), same_words, same_code, broken, b"{not json", pair(5), {"instruction": "x", "output": None}]
+    local(tmp_path, "a", rows, "  expected_samples: 8\n")
+    done = prepare(tmp_path)
+    assert "7 in, 2 kept (1 train, 1 test), 3 rejected, 2 merged -> data_formatted" in done.err
+    assert "7 rows where 8 were expected" in done.err
+    assert {
+        row["metadata"]["error"]["code"]: row["metadata"]["error"] for row in rows_of(tmp_path, "rejects.jsonl")
+    } == {
+        "does_not_parse": {"stage": "prepare_data", "code": "does_not_parse", "message": "line 1: invalid syntax"},
+        "not_json": {
+            "stage": "prepare_data",
+            "code": "not_json",
+            "message": "not JSON: JSON is malformed: object keys must be strings (byte 1)",
+            "raw": "{not json",
+        },
+        "unknown_shape": {
+            "stage": "prepare_data",
+            "code": "unknown_shape",
+            "message": "no known shape: it has instruction, metadata, output, source",
+            "raw": '{"instruction":"x","output":null,"metadata":{"origin":{"path":"a.jsonl","line":7}}}',
+        },
+    }
+    places = [row["metadata"]["origin"]["line"] for row in rows_of(tmp_path, "rejects.jsonl")]
+    assert places == [4, 5, 7]
+    ledger = report(tmp_path, "ledger.json")
+    assert ledger["counts"] | {"train": 1, "test": 1} == ledger["counts"]
+    assert ledger["reasons"] == {"does_not_parse": 1, "not_json": 1, "unknown_shape": 1}
+    assert "adds up" in run_script("schema", "audit", "data_formatted/ledger.json", cwd=tmp_path, check=0).err
+
+
+def test_removed_duplicates_name_the_record_that_stays_and_what_they_share(tmp_path):
+    local(tmp_path, "low", [pair(1), pair(2), pair(2)], "  priority: 1\n")
+    local(
+        tmp_path,
+        "high",
+        [pair(1, instruction="Other words for it"), pair(9, instruction=record(2)["description"])],
+        "  priority: 2\n",
+    )
+    prepare(tmp_path)
+    kept = {row["metadata"]["id"]: row for row in rows_of(tmp_path)}
+    assert [row["source"] for row in kept.values()] == ["high", "high"]
+    removed = rows_of(tmp_path, "removed_duplicates.json")
+    assert [row["metadata"]["duplicate_of"]["field"] for row in removed] == ["code", "description", "description"]
+    for row in removed:
+        why = row["metadata"]["duplicate_of"]
+        assert kept[why["kept_id"]]["source"] == why["kept_source"] == "high"
+        assert why["similarity"] == 1.0
+    told = report(tmp_path, "deduplication_report.json")
+    assert (told["records"], told["kept"], told["removed"]) == (5, 2, 3)
+    assert told["by_field"] == {"code": 1, "description": 2}
+    assert told["by_source"]["low"] == {"priority": 1, "records": 3, "removed": 3, "kept": 0}
+    assert told["between_sources"] == [{"removed": "low", "kept": "high", "count": 3}]
+
+
+def test_among_equals_the_first_seen_stays(tmp_path):
+    local(tmp_path, "first", [pair(1)])
+    local(tmp_path, "second", [pair(1), pair(2)])
+    prepare(tmp_path)
+    assert sorted(row["source"] for row in rows_of(tmp_path)) == ["first", "second"]
+
+
+def test_without_deduplication_equal_records_stay_on_one_side(tmp_path):
+    rows = [
+        pair(number, instruction=f"{record(number)['description']} {copy}") for number in range(12) for copy in "ab"
+    ]
+    local(tmp_path, "a", rows)
+    prepare(tmp_path, "--no-deduplicate", "--test-ratio", "0.4")
+    train, test = ({row["code"] for row in rows_of(tmp_path, name)} for name in ("train.json", "test.json"))
+    assert len(rows_of(tmp_path)) == 24
+    assert train and test and not train & test
+    assert rows_of(tmp_path, "removed_duplicates.json") == []
+
+
+def test_equal_runs_give_equal_bytes_whatever_the_hash_seed(tmp_path):
+    local(tmp_path, "a", [pair(number % 7) for number in range(20)] + [b"broken"])
+    before = {}
+    for seed in ("1", "2"):
+        prepare(tmp_path, env={"PYTHONHASHSEED": seed})
+        after = {entry.name: entry.read_bytes() for entry in (tmp_path / "data_formatted").iterdir()}
+        assert before in ({}, after)
+        before = after
+
+
+def test_new_data_never_moves_an_old_record(tmp_path):
+    local(tmp_path, "a", [pair(number) for number in range(40)])
+    prepare(tmp_path, "--test-ratio", "0.3")
+    old = {row["metadata"]["id"]: name for name in ("train.json", "test.json") for row in rows_of(tmp_path, name)}
+    local(tmp_path, "b", [pair(number) for number in range(40, 60)])
+    prepare(tmp_path, "--test-ratio", "0.3")
+    new = {row["metadata"]["id"]: name for name in ("train.json", "test.json") for row in rows_of(tmp_path, name)}
+    assert len(new) == 60
+    assert old.items() <= new.items()
+    assert set(old.values()) == {"train.json", "test.json"}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_two_records_are_enough_for_two_sides(tmp_path, seed):
+    local(tmp_path, "a", [pair(1), pair(2)])
+    prepare(tmp_path, "--seed", seed, "--test-ratio", "0.01" if seed % 2 else "0.99")
+    assert len(rows_of(tmp_path, "train.json")) == len(rows_of(tmp_path, "test.json")) == 1
+
+
+def test_an_empty_side_is_said(tmp_path):
+    local(tmp_path, "a", [pair(1)])
+    assert "the test side is empty" in prepare(tmp_path).err
+    local(tmp_path, "b", [pair(2)])
+    prepare(tmp_path, "--test-ratio", "0")
+    assert len(rows_of(tmp_path, "train.json")) == 2
+
+
+def test_limit_counts_for_each_source_and_lengths_reject_with_a_reason(tmp_path):
+    local(tmp_path, "a", [pair(number) for number in range(5)])
+    local(tmp_path, "b", [pair(7, output="x = 1\n"), pair(8, instruction="Hm"), pair(9)])
+    prepare(tmp_path, "--limit", "2", "--min-code-length", "30", "--min-description-length", "5")
+    assert [row["source"] for row in rows_of(tmp_path)] == ["a", "a"]
+    reasons = [row["metadata"]["error"]["code"] for row in rows_of(tmp_path, "rejects.jsonl")]
+    assert reasons == ["short_code", "short_description"]
+
+
+def test_a_text_that_stands_for_a_description_becomes_the_flag(tmp_path):
+    pending = {"instruction": "[PENDING_DESCRIPTION] - Source: x"}
+    local(tmp_path, "a", [pair(1, **pending), pair(2, **pending), pair(3)], "  licence: MIT\n")
+    prepare(tmp_path, "--min-description-length", "3")
+    flags = {row["description"] == "": row["metadata"]["needs_description"] for row in rows_of(tmp_path)}
+    assert len(rows_of(tmp_path)) == 3
+    assert flags == {True: True, False: False}
+    assert {row["metadata"]["licence"] for row in rows_of(tmp_path)} == {"MIT"}
+
+
+def test_answers_that_are_no_programs_are_not_parsed(tmp_path):
+    local(tmp_path, "a", [{"question": "Why?", "answer": "Because it is so."}])
+    local(tmp_path, "b", [{"instruction": "Why not?", "output": "It is not so."}], "  kind: qa\n")
+    prepare(tmp_path)
+    assert [row["metadata"]["kind"] for row in rows_of(tmp_path)] == ["qa", "qa"]
+
+
+def test_records_of_an_earlier_run_keep_their_id_origin_and_history(tmp_path):
+    local(tmp_path, "a", [pair(1), pair(2)])
+    prepare(tmp_path)
+    old = {row["metadata"]["id"]: row["metadata"] for row in rows_of(tmp_path)}
+    sources(tmp_path, "again:\n  type: local\n  path: data_formatted/t*.json\n")
+    prepare(tmp_path, "--output-dir", "again")
+    new = [row for name in ("train.json", "test.json") for row in read_rows(tmp_path / "again" / name)]
+    assert {row["metadata"]["id"] for row in new} == old.keys()
+    for row in new:
+        before = old[row["metadata"]["id"]]
+        assert row["source"] == "again"
+        assert row["metadata"]["upstream_source"] == "a"
+        assert row["metadata"]["origin"] == before["origin"]
+        assert row["metadata"]["lineage"][:-1] == before["lineage"]
+        assert row["metadata"]["lineage"][-1]["parent"]
+
+
+def test_a_rejects_file_can_be_a_source_once_its_records_are_mended(tmp_path):
+    local(tmp_path, "a", [pair(1), pair(2, output="def (:\n")])
+    prepare(tmp_path)
+    (rejected,) = rows_of(tmp_path, "rejects.jsonl")
+    rejected["code"] = record(2)["code"]
+    (tmp_path / "sources.yaml").unlink()
+    local(tmp_path, "mended", [rejected])
+    prepare(tmp_path)
+    assert [row["code"] for row in rows_of(tmp_path)] == [record(2)["code"]]
+    assert "error" not in rows_of(tmp_path)[0]["metadata"]
+
+
+def test_a_source_that_fails_leaves_the_old_output_untouched(tmp_path):
+    local(tmp_path, "a", [pair(1), pair(2)])
+    prepare(tmp_path)
+    before = {entry.name: entry.read_bytes() for entry in (tmp_path / "data_formatted").iterdir()}
+    with (tmp_path / "sources.yaml").open("a") as file:
+        file.write("gone:\n  type: local\n  path: gone.jsonl\n")
+    done = prepare(tmp_path, check=1)
+    assert "Error: gone: gone.jsonl: no file of this name" in done.err
+    assert "--keep-going" in done.err
+    assert {entry.name: entry.read_bytes() for entry in (tmp_path / "data_formatted").iterdir()} == before
+
+
+def test_keep_going_does_without_the_source_and_says_so(tmp_path):
+    sources(tmp_path, "gone:\n  type: local\n  path: gone.jsonl\n")
+    local(tmp_path, "a", [pair(1), pair(2)])
+    done = prepare(tmp_path, "--keep-going", check=3)
+    assert "Error: missing: gone: gone.jsonl" in done.err
+    assert len(rows_of(tmp_path)) == 2
+    assert list(report(tmp_path, "ledger.json")["extra"]["missing"]) == ["gone"]
+    assert list(report(tmp_path, "dataset_stats.json")["missing"]) == ["gone"]
+
+
+def test_no_record_at_all_is_a_failure_that_says_why(tmp_path):
+    local(tmp_path, "a", [b"broken", pair(1, output="def (:\n")])
+    done = prepare(tmp_path, check=1)
+    assert "there is no record to write: 1 does_not_parse, 1 not_json" in done.err
+    assert not (tmp_path / "data_formatted").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a:\n  type: locl\n", "sources.yaml:1: a: no type 'locl'; did you mean local?"),
+        ("# x\na:\n  type: local\n  pth: b\n", "sources.yaml:2: a: local has no option 'pth'; it takes path, format,"),
+        ("a:\n  type: local\n  pth: b\n", "did you mean path?"),
+        ("a:\n  type: local\n  path: b\n  prority: 3\n", "did you mean priority?"),
+        ("a:\n  type: local\n", "local: missing a required argument: 'path'"),
+        ("a:\n  type: local\n  path: 3\n", "local: path: Expected `str`, got `int`; put it in quotes"),
+        ("a:\n  type: local\n  path: b\n  format: xls\n", "local: format: Invalid enum value 'xls'"),
+        ("a:\n  type: manim_package\n  version: 0.22\n", "version: Expected `str`, got `float`; put it in quotes"),
+        ("a:\n  type: local\n  path: b\n  priority: high\n", "a: Expected `int`, got `str` - at `$.priority`"),
+        ("a:\n  type: local\n  path: b\na:\n  type: local\n", "sources.yaml:4: 'a' stands twice, first in line 1"),
+        ("a:\n  type: local\n  path: b\n  path: c\n", "sources.yaml:4: 'path' stands twice"),
+        ("a:\n  type: local\n path: b\n", "sources.yaml:3: not YAML:"),
+        ("a: [1\n", "not YAML:"),
+        ("a: local\n", "sources.yaml:1: a: a source is a name with options below it"),
+        ("- a\n", "sources.yaml: it must hold sources"),
+        ("", "sources.yaml: it must hold sources"),
+        ("a:\n  path: b\n", "a: Object missing required field `type`"),
+        ("a:\n  type: local\n  path: b\n  enabled: false\n", "no source is enabled"),
+    ],
+)
+def test_a_mistake_in_sources_yaml_is_named_before_anything_is_read(tmp_path, text, message):
+    sources(tmp_path, text)
+    assert message in prepare(tmp_path, check=2).err
+    assert not (tmp_path / "data_formatted").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sources", "my_scens"], "--sources my_scens: there is no such source; did you mean my_scenes?"),
+        (["--sources", "zzz"], "there is no such source; there is my_scenes"),
+        (["my_scenes"], "did you mean --sources my_scenes?"),
+        (["--offline", "--refresh"], "leave one out"),
+        (["--limit", "0"], "--limit"),
+        (["--test-ratio", "2"], "--test-ratio"),
+        (["--sources-file", "none.yaml"], "none.yaml"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_named(tmp_path, arguments, message):
+    local(tmp_path, "my_scenes", [pair(1)])
+    assert message in prepare(tmp_path, *arguments, check=2).err
+
+
+def test_columns_that_are_not_clear_are_wrong_usage_and_name_the_source(tmp_path):
+    local(tmp_path, "a", [{"title": "x", "body": "y"}])
+    assert "sources.yaml:1: a: a.jsonl: can not tell" in prepare(tmp_path, "--keep-going", check=2).err
+
+
+def test_the_manim_package_is_fetched_once_and_then_read_from_the_cache(tmp_path):
+    make_wheel(tmp_path / "index" / "manim-0.22.0-py3-none-any.whl", {"manim/shape.py": EXAMPLE})
+    sources(tmp_path, "manim_package:\n  type: manim_package\n  expected_samples: 6\n")
+    shop = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "index"), "PIP_CONFIG_FILE": "/dev/null"}
+    done = prepare(tmp_path, "--offline", check=1, env=shop)
+    assert "Error: manim_package: manim-0.22.0-py3-none-any.whl is not in" in done.err
+    assert "6 in, 5 kept" in prepare(tmp_path, env=shop).err
+    before = {entry.name: entry.read_bytes() for entry in (tmp_path / "data_formatted").iterdir()}
+    empty = {**shop, "PIP_FIND_LINKS": str(tmp_path)}
+    prepare(tmp_path, "--offline", env=empty)
+    assert {entry.name: entry.read_bytes() for entry in (tmp_path / "data_formatted").iterdir()} == before
+    done = prepare(tmp_path, "--refresh", check=1, env=empty)
+    assert "Error: manim_package: pip download manim==0.22.0: ERROR: No matching distribution found" in done.err
+    assert done.err.count("\n") == 1
+    assert (tmp_path / ".cache/manim_datasets/manim_package/manim-0.22.0-py3-none-any.whl").exists()
+
+
+THIRD_PARTY = '''
+from pathlib import Path
+
+def extract(count: int, *, folder: Path = Path("."), fetch):
+    """Rows of all qualities."""
+    assert fetch.folder.name == "made_up"
+    for number in range(count):
+        yield {"description": f"Number {number}", "code": f"x = {number}", "metadata": {"kind": "code"}}
+    yield {"description": "no code"}
+    yield {"description": "a path", "code": "y = 1", "metadata": {"origin": {"path": Path("a")}}}
+    yield {"description": "half a character", "code": "y = '\\ud800'"}
+    yield "not a row"
+'''
+
+
+def test_a_type_of_another_package_is_used_without_any_registration_here(tmp_path):
+    site = tmp_path / "site"
+    info = site / "made_up-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "made_up.py").write_text(THIRD_PARTY)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: made-up\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[linemill.extractors]\nmade_up = made_up:extract\n")
+    sources(tmp_path, "numbers:\n  type: made_up\n  count: 3\n  folder: here\n")
+    done = prepare(tmp_path, env={"PYTHONPATH": str(site)})
+    assert "7 in, 3 kept" in done.err
+    reasons = [row["metadata"]["error"]["code"] for row in rows_of(tmp_path, "rejects.jsonl")]
+    assert reasons == ["unknown_shape", "not_json", "invalid_record", "not_a_row"]
+    sources(tmp_path, "numbers:\n  type: made_up\n  cuont: 3\n")
+    done = prepare(tmp_path, check=2, env={"PYTHONPATH": str(site)})
+    assert "made_up has no option 'cuont'; it takes count, folder; did you mean count" in done.err
+
+
+def test_files_of_others_in_the_output_folder_stay(tmp_path):
+    local(tmp_path, "a", [pair(1), pair(2)])
+    (tmp_path / "data_formatted").mkdir()
+    (tmp_path / "data_formatted" / "notes.txt").write_text("mine")
+    prepare(tmp_path)
+    assert (tmp_path / "data_formatted" / "notes.txt").read_text() == "mine"
+
+
+def test_verbose_says_why_and_quiet_says_nothing(tmp_path):
+    local(tmp_path, "a", [pair(1), pair(2, output="def (:\n")])
+    assert "rejected: does_not_parse: line 1: invalid syntax" in prepare(tmp_path, "-v").err
+    assert prepare(tmp_path, "-q").err == ""

@@ -1,0 +1,249 @@
+"""Splits that leak nothing and move nothing, and the audit that proves it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import read_rows, record, run_script, write_rows
+
+from split_data import assign, find_fault, side_of
+
+
+def records(count, **metadata):
+    return [record(number, metadata={"kind": "code", **metadata}) for number in range(count)]
+
+
+def split(folder, *arguments, check=0, stdin=None):
+    return run_script("split_data.py", *arguments, cwd=folder, check=check, stdin=stdin)
+
+
+def sides(folder, *names):
+    return [read_rows(folder / f"{name}.jsonl") for name in names or ("train", "valid")]
+
+
+def test_all_records_are_on_one_side_or_rejected_and_the_ledger_adds_up(tmp_path):
+    write_rows(tmp_path / "in.jsonl", [*records(60), b"{broken"])
+    done = split(tmp_path, "--input", "in.jsonl", "--output-dir", "out")
+    train, valid = sides(tmp_path / "out")
+    assert len(train) + len(valid) == 60
+    assert f"61 in, 60 kept ({len(train)} train, {len(valid)} valid), 1 rejected -> out" in done.err
+    assert 3 <= len(valid) <= 18
+    (rejected,) = read_rows(tmp_path / "out" / "rejects.jsonl")
+    assert rejected["metadata"]["error"]["raw"] == "{broken"
+    ledger = json.loads((tmp_path / "out" / "ledger.json").read_bytes())
+    assert ledger["extra"]["sides"] == {"train": len(train), "valid": len(valid)}
+    assert "adds up" in run_script("schema", "audit", "out/ledger.json", cwd=tmp_path, check=0).err
+    assert not (tmp_path / "out" / "test.jsonl").exists()
+
+
+def test_a_record_keeps_everything_and_remembers_its_side(tmp_path):
+    write_rows(tmp_path / "in.jsonl", records(20, extra={"π": [1, None]}))
+    split(tmp_path, "split", "--input", "in.jsonl", "--output-dir", "out")
+    for name, rows in zip(("train", "valid"), sides(tmp_path / "out"), strict=True):
+        for row in rows:
+            entry = row["metadata"]["lineage"][-1]
+            assert (entry["stage"], entry["params"]["side"]) == ("split_data", name)
+            assert row["metadata"]["extra"] == {"π": [1, None]}
+
+
+def test_equal_runs_give_equal_bytes_also_from_standard_input(tmp_path):
+    path = write_rows(tmp_path / "in.jsonl", records(30))
+    split(tmp_path, "--input", "in.jsonl", "--output-dir", "one")
+    split(tmp_path, "--input", "-", "--output-dir", "two", stdin=path.read_bytes())
+    split(tmp_path, "--input", "in.jsonl", "--output-dir", "three", "--seed", "7")
+    one, two, three = ((tmp_path / name / "train.jsonl").read_bytes() for name in ("one", "two", "three"))
+    code = [[row["code"] for row in read_rows(tmp_path / name / "train.jsonl")] for name in ("one", "two", "three")]
+    assert code[0] == code[1] != code[2]
+    split(tmp_path, "--input", "in.jsonl", "--output-dir", "one")
+    assert (tmp_path / "one" / "train.jsonl").read_bytes() == one != three
+    assert len(two) > 0
+
+
+def test_records_with_the_same_code_or_words_are_never_parted():
+    rows = [
+        {**record(number), "description": f"words {number % 30 if copy else number}", "code": f"x = {number}"}
+        for number in range(90)
+        for copy in range(2)
+    ]
+    chosen = assign(rows, [50, 50], 1, [])
+    by_code, by_words = {}, {}
+    for row, side in zip(rows, chosen, strict=True):
+        assert by_code.setdefault(row["code"], side) == side
+        assert by_words.setdefault(row["description"], side) == side
+    assert set(chosen) == {0, 1}
+
+
+def test_new_data_and_another_order_never_move_an_old_record():
+    old, new = records(80), [record(number, source="new") for number in range(80, 100)]
+    before = dict(zip([row["code"] for row in old], assign(old, [80, 10, 10], 42, ["source"]), strict=True))
+    rows = [*new, *reversed(old)]
+    after = dict(zip([row["code"] for row in rows], assign(rows, [80, 10, 10], 42, ["source"]), strict=True))
+    assert before.items() <= after.items()
+
+
+@pytest.mark.parametrize("ratios", [[99.9, 0.1], [0.1, 99.9], [98, 1, 1], [1, 1, 98]])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_no_side_is_empty_by_accident(ratios, seed):
+    chosen = assign(records(len(ratios)), ratios, seed, [])
+    assert sorted(chosen) == list(range(len(ratios)))
+
+
+def test_a_side_of_zero_percent_stays_empty_on_purpose():
+    assert set(assign(records(20), [100, 0], 42, [])) == {0}
+    assert set(assign(records(20), [0, 50, 50], 42, [])) == {1, 2}
+
+
+def test_too_few_records_for_all_sides_is_said(tmp_path):
+    write_rows(tmp_path / "in.jsonl", records(1))
+    done = split(tmp_path, "--input", "in.jsonl", "--output-dir", "out")
+    assert "is empty: there are too few records" in done.err
+
+
+def test_the_shares_come_near_the_ratios_also_after_stage_1_took_its_test_side():
+    # Both stages have the seed 42: with the same shares, what stage 1 left would hold too many for the second side.
+    import schema
+
+    rows = [{**record(0), "code": f"x = {number}", "description": f"d {number}"} for number in range(4000)]
+    left = [row for row, key in zip(rows, schema.clusters(rows), strict=True) if schema.share(key, 42) >= 0.5]
+    assert abs(assign(left, [85, 15], 42, []).count(1) / len(left) - 0.15) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("share", "ratios", "side"),
+    [(0.0, [85, 15], 0), (0.8499, [85, 15], 0), (0.85, [85, 15], 1), (0.95, [80, 10, 10], 2), (0.9999999, [100, 0], 0)],
+)
+def test_the_share_decides_the_side(share, ratios, side):
+    assert side_of(share, ratios) == side
+
+
+def test_stratified_every_source_that_is_big_enough_stands_on_all_sides(tmp_path):
+    rows = [record(number, source=f"source{number // 3}") for number in range(60)]
+    write_rows(tmp_path / "in.jsonl", [*rows, record(60, source="lonely")])
+    split(tmp_path, "--input", "in.jsonl", "--output-dir", "out", "--stratify", "source,kind", "--ratios", "80/10/10")
+    for rows in sides(tmp_path / "out", "train", "valid", "test"):
+        assert {row["source"] for row in rows} - {"lonely"} == {f"source{number}" for number in range(20)}
+
+
+SHAPES = {
+    "messages": lambda d, c: {"messages": [{"role": "user", "content": d}, {"role": "assistant", "content": c}]},
+    "alpaca": lambda d, c: {"instruction": d, "input": "", "output": c},
+    "prompt-completion": lambda d, c: {"prompt": d, "completion": c},
+    "text": lambda d, c: {"text": f"Instruction: {d}\nCode:\n{c}"},
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_each_format_has_the_shape_that_trainers_read(tmp_path, name):
+    write_rows(tmp_path / "in.jsonl", records(12))
+    split(tmp_path, "--input", "in.jsonl", "--output-dir", "out", "--format", name)
+    expected = [SHAPES[name](row["description"], row["code"]) for row in records(12)]
+    train, valid = sides(tmp_path / "out")
+    assert all(row in expected for row in train + valid)
+    assert len(train) + len(valid) == 12
+
+
+def test_conversations_are_sharegpt_with_a_system_turn_and_a_fence(tmp_path):
+    write_rows(tmp_path / "in.jsonl", [*records(2), record(3, code="An answer.", metadata={"kind": "qa"})])
+    split(tmp_path, "--input", "in.jsonl", "--output-dir", "out", "--format", "conversations")
+    rows = [row for side in sides(tmp_path / "out") for row in side]
+    answers = {len(row["conversations"]): row["conversations"][-1]["value"] for row in rows}
+    assert answers[3].startswith("```python\nfrom manim import *\n") and answers[3].endswith("\n```")
+    assert answers[2] == "An answer."
+    turns = next(row for row in rows if len(row["conversations"]) == 3)
+    assert [turn["from"] for turn in turns["conversations"]] == ["system", "human", "gpt"]
+    assert turns["source"] == "test"
+
+
+@pytest.mark.parametrize("name", ["messages", "conversations", "alpaca", "prompt-completion", "text"])
+def test_every_format_is_read_back_as_the_same_records(tmp_path, name):
+    write_rows(tmp_path / "in.jsonl", records(12))
+    split(tmp_path, "--input", "in.jsonl", "--output-dir", "out", "--format", name)
+    done = split(tmp_path, "audit", "in.jsonl", "out/train.jsonl", check=3)
+    pairs = [json.loads(line) for line in done.out.splitlines()]
+    train = len(read_rows(tmp_path / "out" / "train.jsonl"))
+    assert [pair["field"] for pair in pairs] == ["code", "description"] * train
+
+
+@pytest.mark.parametrize(
+    ("metadata", "description", "row_format", "reason"),
+    [
+        ({"needs_description": True}, "", "records", None),
+        ({"needs_description": True}, "", "messages", "no_description"),
+        ({"needs_description": True}, "", "text", "no_description"),
+        ({"needs_description": True, "kind": "document"}, "", "text", None),
+    ],
+)
+def test_a_record_that_a_format_can_not_hold_is_rejected(metadata, description, row_format, reason):
+    fault = find_fault(record(1, metadata=metadata, description=description), row_format)
+    assert (fault and fault.code) == reason
+
+
+def test_the_audit_is_clean_on_the_sides_of_a_split(tmp_path):
+    write_rows(tmp_path / "in.jsonl", records(40))
+    split(tmp_path, "--input", "in.jsonl", "--output-dir", "out")
+    done = split(tmp_path, "audit", "out/train.jsonl", "out/valid.jsonl")
+    assert done.out == ""
+    assert "stands in out/train.jsonl" in done.err
+
+
+def test_the_audit_names_every_pair_by_code_and_by_description(tmp_path):
+    train = records(5)
+    same_code = record(6, code="# again\n" + train[1]["code"], metadata={"id": "b1"})
+    same_words = record(7, description="  " + train[2]["description"].upper(), metadata={"id": "b2"})
+    unnamed = record(8, description="", metadata={"needs_description": True})
+    write_rows(tmp_path / "a.jsonl", [*train, {**unnamed, "code": "x = 1"}])
+    write_rows(tmp_path / "b.jsonl", [same_code, same_words, unnamed])
+    done = split(tmp_path, "audit", "a.jsonl", "b.jsonl", check=3)
+    pairs = [json.loads(line) for line in done.out.splitlines()]
+    assert [(pair["field"], pair["b"]) for pair in pairs] == [("code", "b1"), ("description", "b2")]
+    assert "2 of 3 records of b.jsonl also stand in a.jsonl (1 by code, 1 by description)" in done.err
+
+
+def test_the_audit_does_not_call_a_file_clean_that_it_could_not_read(tmp_path):
+    write_rows(tmp_path / "a.jsonl", records(2))
+    write_rows(tmp_path / "b.jsonl", [record(3), b"{broken"])
+    assert "b.jsonl: 1 rows can not be read" in split(tmp_path, "audit", "a.jsonl", "b.jsonl", check=3).err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--ratios", "80/10"], "'80/10' adds up to 90, not to 100"),
+        (["--ratios", "100"], "two or three shares"),
+        (["--ratios", "110/-10"], "two or three shares"),
+        (["--ratios", "nan/nan"], "two or three shares"),
+        (["--ratios", "most/rest"], "not of the form 85/15"),
+        (["--format", "parquet"], "--format"),
+        (["--stratify", "sorce"], "--stratify sorce: no record has this key"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_named_and_nothing_is_written(tmp_path, arguments, message):
+    write_rows(tmp_path / "in.jsonl", records(3))
+    done = split(tmp_path, "--input", "in.jsonl", "--output-dir", "out", *arguments, check=2)
+    assert message in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_split_never_takes_the_place_of_its_own_input(tmp_path):
+    path = write_rows(tmp_path / "out" / "train.jsonl", records(9))
+    done = split(tmp_path, "--input", "out/train.jsonl", "--output-dir", "out", check=2)
+    assert "choose another --output-dir" in done.err
+    assert len(read_rows(path)) == 9
+
+
+def test_a_two_way_split_removes_the_test_side_of_an_earlier_three_way_one(tmp_path):
+    write_rows(tmp_path / "in.jsonl", records(12))
+    split(tmp_path, "--input", "in.jsonl", "--output-dir", "out", "--ratios", "60/20/20")
+    assert (tmp_path / "out" / "test.jsonl").exists()
+    split(tmp_path, "--input", "in.jsonl", "--output-dir", "out")
+    assert not (tmp_path / "out" / "test.jsonl").exists()
+
+
+def test_an_input_without_a_record_fails_and_leaves_the_old_split(tmp_path):
+    write_rows(tmp_path / "in.jsonl", records(4))
+    split(tmp_path, "--input", "in.jsonl", "--output-dir", "out")
+    before = {entry.name: entry.read_bytes() for entry in (tmp_path / "out").iterdir()}
+    write_rows(tmp_path / "in.jsonl", [b"{broken"])
+    assert "there is no record to split" in split(tmp_path, "--input", "in.jsonl", "--output-dir", "out", check=1).err
+    assert {entry.name: entry.read_bytes() for entry in (tmp_path / "out").iterdir()} == before
