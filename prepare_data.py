@@ -190,11 +190,20 @@ def main() -> None:
     """Stage 1: sources -> train.json and test.json."""
 
 
+def find_sources_file(context: click.Context, parameter: click.Parameter, given: str | None) -> Path:
+    """The file that was given, else the one in this folder, else the one that came with the script."""
+    places = [Path(given)] if given else [Path("sources.yaml"), Path(__file__).with_name("sources.yaml")]
+    for place in places:
+        if place.is_file():
+            return place
+    raise click.BadParameter(f"{places[0]}: there is no such file")
+
+
 SOURCES_FILE = click.option(
     "--sources-file",
-    default="sources.yaml",
-    type=click.Path(exists=True, dir_okay=False),
-    help="The file that names the sources.",
+    metavar="FILE",
+    callback=find_sources_file,
+    help="The file that names the sources.  [default: sources.yaml, here or beside this script]",
 )
 
 
@@ -226,7 +235,7 @@ SOURCES_FILE = click.option(
 def prepare(
     sources: tuple[str, ...],
     more_sources: tuple[str, ...],
-    sources_file: str,
+    sources_file: Path,
     output_dir: str,
     cache_dir: str,
     offline: bool,
@@ -244,7 +253,7 @@ def prepare(
         )
     if offline and refresh:
         raise click.UsageError("--refresh downloads again and --offline forbids it; leave one out")
-    chosen = choose(read_catalogue(Path(sources_file)), [*sources, *more_sources])
+    chosen = choose(read_catalogue(sources_file), [*sources, *more_sources])
     fetch = Fetch(Path(cache_dir).expanduser(), offline, refresh)
     # All options are checked before the first source is read: a download should not be wasted on a misspelt name.
     starts = [(source, starter(source, fetch, options["limit"])) for source in chosen]
@@ -272,9 +281,9 @@ def report(result: Result, output_dir: str) -> None:
 @main.command("list-sources")
 @SOURCES_FILE
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def list_sources(sources_file: str, as_json: bool) -> None:
+def list_sources(sources_file: Path, as_json: bool) -> None:
     """Show the sources that can be named."""
-    for source in read_catalogue(Path(sources_file)):
+    for source in read_catalogue(sources_file):
         facts = {"name": source.name, **{name: getattr(source.entry, name) for name in source.entry.__struct_fields__}}
         click.echo(schema.encode(facts).decode() if as_json else as_line(facts))
 

@@ -63,6 +63,10 @@ def test_the_commands_of_the_documentation_run_as_written(tmp_path):
     assert sorted(entry.name for entry in (tmp_path / "data_formatted").iterdir()) == OUTPUTS
 
 
+def test_without_a_sources_file_here_the_one_of_the_script_is_read(tmp_path):
+    assert "manim_package" in run_script("prepare_data.py", "list-sources", cwd=tmp_path, check=0).out
+
+
 def test_list_sources_is_also_for_programs(tmp_path):
     local(tmp_path, "a", [], "  priority: 3\n  expected_samples: 12\n  licence: MIT\n")
     listed = run_script("prepare_data.py", "list-sources", "--json", cwd=tmp_path, check=0).out

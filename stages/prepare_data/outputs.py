@@ -55,7 +55,7 @@ class Result(NamedTuple):
         return dict(sum((Counter(reading.reasons()) for reading in self.readings), Counter()))
 
 
-def write_set(result: Result, output_dir: Path, sources_file: str, options: dict[str, Any]) -> None:
+def write_set(result: Result, output_dir: Path, sources_file: Path, options: dict[str, Any]) -> None:
     """Write all files; they take the place of the old ones together, at the end."""
     with schema.folder(output_dir) as staging:
         rows = {
