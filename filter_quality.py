@@ -144,7 +144,7 @@ def _write_report(path: str, contract: schema.Contract, book: RuleBook, params: 
     report = Report()
     for record in schema.read(contract.output, _refuse):
         report.add(record, record["metadata"]["quality"], kept=True)
-    for record in schema.read(contract.rejects, _refuse):
+    for record in schema.read(contract.rejects, report.add_unreadable):
         report.add(record, assess(record, book.of(record["source"])), kept=False)
     content = {"stage": "filter_quality", "options": params, **report.content()}
     with schema.atomic(path) as file:

@@ -283,6 +283,7 @@ def rows_of_every_kind():
     rows = [record(number) for number in range(70)]
     rows += [record(code=code) for code, _ in FAULTY_PROGRAMS.values() if "\0" not in code]
     rows += [record(description="", metadata={"needs_description": True, "licence": "MIT"}), b"{not json"]
+    rows += [record(description=None), {"unheard": "of"}]
     rows += [{"question": "Why is the sky blue?", "answer": "Because air scatters blue light most."}]
     return rows
 
@@ -295,7 +296,12 @@ def test_every_row_is_kept_in_order_or_rejected_by_name(tmp_path):
     assert f"{len(rows_of_every_kind())} in, {len(kept)} kept, {len(rejected)} rejected" in run.err
     assert [row["code"] for row in kept[:70]] == [record(number)["code"] for number in range(70)]
     assert all(row["metadata"]["quality"] == {"score": 1.0, "issues": []} for row in kept[:70])
-    assert {row["metadata"]["error"]["code"] for row in rejected} <= {*CHECKS, "not_json"}
+    assert {row["metadata"]["error"]["code"] for row in rejected} <= {
+        *CHECKS,
+        "not_json",
+        "invalid_record",
+        "unknown_shape",
+    }
     run_script("schema", "audit", "out.ledger.json", cwd=tmp_path, check=0)
     run_script("schema", "validate", "out.json", "out.rejects.jsonl", cwd=tmp_path, check=0)
 
@@ -355,8 +361,8 @@ def test_the_report_counts_every_row_and_shows_examples(tmp_path):
     report = json.loads((tmp_path / "reports" / "quality.json").read_bytes())
     ledger = json.loads((tmp_path / "out.ledger.json").read_bytes())
     assert report["rows"] == {key: ledger["counts"][key] for key in ("in", "kept", "rejected")}
-    assert report["unreadable"] == {"not_json": 1}
-    assert sum(report["scores"].values()) == ledger["counts"]["in"] - 1
+    assert report["unreadable"] == {"invalid_record": 1, "not_json": 1, "unknown_shape": 1}
+    assert sum(report["scores"].values()) == ledger["counts"]["in"] - 3
     assert report["checks"]["needs_description"]["rejected"] == 1
     example = report["checks"]["undefined_name"]["examples"][0]
     assert example["fate"] == "rejected"

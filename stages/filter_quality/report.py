@@ -28,10 +28,6 @@ class Report:
         """Count one row that was kept or rejected."""
         fate, source = "kept" if kept else "rejected", record["source"]
         self.rows[fate] += 1
-        error = record["metadata"].get("error", {})
-        if not kept and error.keys() & {"raw", "raw_base64"}:  # never was a record, so no check saw it
-            self.unreadable[error["code"]] += 1
-            return
         self.sources[source][fate] += 1
         self.scores[f"{int(quality['score'] * 10) / 10:.1f}"] += 1
         for severity in {issue["severity"] for issue in quality["issues"]}:
@@ -44,6 +40,11 @@ class Report:
                 self.examples[check].append(
                     {"id": record["metadata"].get("id"), "source": source, "fate": fate, **facts}
                 )
+
+    def add_unreadable(self, item: Any, message: str, code: str = "", line: int | None = None) -> None:
+        """Count one row that never was a record, so that no check saw it."""
+        self.rows["rejected"] += 1
+        self.unreadable[code] += 1
 
     def content(self) -> dict[str, Any]:
         """The report as JSON values; the most frequent first, equal counts by name."""
