@@ -38,12 +38,13 @@ LOSSES = "loss.jsonl"
 
 def contract(data: Path, output: Path, where: str | None, limit: int | None) -> schema.Contract:
     """The same promises as any stage from file to file: rejects, a ledger, atomic outputs."""
-    if output.exists() and data.samefile(output):
+    rejects = schema.rejects_path(output)
+    if any(place.exists() and data.samefile(place) for place in (output, Path(rejects))):
         raise click.UsageError(f"--data {data} is a file that this command writes; name another --output")
     return schema.Contract(
         input=str(data),
         output=str(output),
-        rejects=schema.rejects_path(output),
+        rejects=rejects,
         where=where,
         limit=limit,
         seed=0,  # nothing here is left to chance
@@ -125,7 +126,12 @@ def strictly(path: Path) -> Iterator[schema.Record]:
 
 def empty_answers(rejects: Path) -> list[schema.Record]:
     """Prompts to which the model wrote nothing; left out, a silent model would have perfect scores."""
-    return [row for row in strictly(rejects) if measures.is_empty_answer(row)] if rejects.is_file() else []
+
+    def never_asked(item: Any, message: str, code: str = "", line: int | None = None) -> None:
+        """A row that `generate` could not read either says nothing about the model."""
+
+    rows = schema.read(rejects, never_asked) if rejects.is_file() else []
+    return [schema.adopt(row) for row in rows if measures.is_empty_answer(row)]
 
 
 def percent(rate: dict[str, Any]) -> str:
@@ -234,7 +240,7 @@ def generate(
             if answer.text.strip():
                 run.keep(row)
             else:
-                asked = with_evaluation(record, row["metadata"]["evaluation"])
+                asked = with_evaluation(record, {**row["metadata"]["evaluation"], "empty": True})
                 run.reject(asked, schema.Fault("empty_generation", f"the model wrote nothing ({answer.finish})"))
         run.extra["weights"] = weight_digests(model, adapter)
 

@@ -46,7 +46,7 @@ def is_code(record: schema.Record) -> bool:
 
 def is_empty_answer(record: schema.Record) -> bool:
     """Whether a row of a rejects file stands for an answer that was asked for and came back empty."""
-    return bool(record["metadata"].get("error", {}).get("code") == "empty_generation")
+    return bool(record["metadata"].get("evaluation", {}).get("empty", False))
 
 
 def parse(code: str) -> ast.Module | None:
