@@ -167,12 +167,18 @@ def merge_and_split(result: Result, *, deduplicate: bool, test_ratio: float, see
     """Merge duplicates over all sources, then split."""
     records = [record for reading in result.readings for record in reading.records]
     if not records:
-        rejected = [f"{count:,} {code}" for code, count in sorted(result.reasons().items())]
-        why = ", ".join([*rejected, *(f"{name} is missing: {reason}" for name, reason in result.missing.items())])
-        raise schema.Failure(f"there is no record to write: {why or 'the sources gave no rows'}")
+        raise schema.Failure(f"there is no record to write: {why_nothing(result)}")
     unique, removed = merge_duplicates(records, priorities(result.readings)) if deduplicate else (records, [])
     train, test = split(unique, test_ratio, seed)
     return result._replace(removed=removed, train=train, test=test)
+
+
+def why_nothing(result: Result) -> str:
+    reasons = [f"{count:,} {code}" for code, count in sorted(result.reasons().items())]
+    first = next((row for reading in result.readings for row in reading.rejected), None)
+    example = f" (the first: {first['metadata']['error']['message']})" if first else ""
+    gone = [f"{name} is missing: {reason}" for name, reason in result.missing.items()]
+    return "; ".join([*filter(None, [", ".join(reasons) + example]), *gone]) or "the sources gave no rows"
 
 
 def starter(source: Source, fetch: Fetch, limit: int | None) -> Start:

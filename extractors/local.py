@@ -14,6 +14,7 @@ need no field names.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from typing import Any, Literal
 import click
 
 from extractors._rows import BadRow
-from extractors._tables import FORMATS, read_rows
+from extractors._tables import FORMATS, Row, read_rows
 
 # The shapes that prepare_data.py converts by itself; the names say which column is which.
 _KNOWN_SHAPES = [
@@ -56,19 +57,30 @@ def extract(
     """One row for each row of each file, in the order of the file names."""
     if description_field and not code_field:
         raise click.UsageError("local: description_field is given without code_field; name both, or none")
+    given = (description_field, code_field) if code_field else None
     root = _fixed_part(Path(path).expanduser())
     for file in _files(path, format):
-        fields: dict[tuple[str, ...], Fields | None] = {}
-        for row in read_rows(file, format or FORMATS[file.suffix], str(file.relative_to(root))):
-            if isinstance(row, BadRow):
-                yield row
-                continue
-            origin, columns = row
-            names = tuple(columns)
-            if names not in fields:
-                known = (description_field, code_field) if code_field else None
-                fields[names] = _choose_fields(columns, known, f"{file}")
-            yield _row(columns, fields[names], origin, kind)
+        rows = read_rows(file, format or FORMATS[file.suffix], str(file.relative_to(root)))
+        yield from _rows_of(file, rows, given, kind)
+
+
+def _rows_of(file: Path, rows: Iterator[Row], given: Fields | None, kind: str | None) -> Iterator[Any]:
+    """One odd row is a reject; a file of which no row is understood is a mistake in sources.yaml."""
+    understood, unclear = False, ""
+    for row in rows:
+        if isinstance(row, BadRow):
+            yield row
+            continue
+        origin, columns = row
+        fields = _choose_fields(columns, given)
+        if isinstance(fields, str):
+            unclear = unclear or fields
+            yield BadRow("unknown_columns", fields, origin, json.dumps(columns, ensure_ascii=False))
+        else:
+            understood = True
+            yield _row(columns, fields, origin, kind)
+    if unclear and not understood:
+        raise click.UsageError(f"{file}: {unclear}")
 
 
 def _fixed_part(place: Path) -> Path:
@@ -100,21 +112,19 @@ def _files(path: str, file_format: str | None) -> list[Path]:
     return files
 
 
-def _choose_fields(columns: dict[str, Any], given: tuple[str | None, str] | None, file: str) -> Fields | None:
-    """The columns of description and code; None when the row is of a shape that speaks for itself."""
+def _choose_fields(columns: dict[str, Any], given: Fields | None) -> Fields | str | None:
+    """The columns of description and code, or why they are unclear; None for a shape that speaks for itself."""
     if given:
         missing = [name for name in given if name and name not in columns]
-        if missing:
-            raise click.UsageError(f"{file}: no column {missing[0]!r}; it has {_listed(columns)}")
-        return given
+        return f"no column {missing[0]!r}; it has {_listed(columns)}" if missing else given
     if any(shape <= columns.keys() for shape in _KNOWN_SHAPES):
         return None
     descriptions, codes = _matching(columns, _DESCRIPTION_NAMES), _matching(columns, _CODE_NAMES)
     if not codes and not descriptions and "text" in columns:
         return None
     if len(descriptions) != 1 or len(codes) != 1 or descriptions == codes:
-        raise click.UsageError(
-            f"{file}: can not tell which column is the description and which the code;"
+        return (
+            "can not tell which column is the description and which the code;"
             f" set description_field and code_field. It has {_listed(columns)}"
         )
     return descriptions[0], codes[0]

@@ -410,6 +410,18 @@ def test_code_alone_needs_a_description(tmp_path):
     assert (found["description"], found["metadata"]["needs_description"]) == ("", True)
 
 
+def test_one_row_with_odd_columns_is_a_reject_and_the_others_are_read(tmp_path):
+    rows = [{"odd": 1}, ROWS[0], {"messages": []}, {"description": "d", "source": "s", "metadata": {}}]
+    found = from_table(write_rows(tmp_path / "rows.jsonl", rows))
+    assert [row.code if isinstance(row, BadRow) else row["metadata"]["origin"]["line"] for row in found] == [
+        "unknown_columns",
+        2,
+        3,
+        "unknown_columns",
+    ]
+    assert found[0].raw == '{"odd": 1}'
+
+
 def test_columns_that_mean_something_else_in_a_record_get_another_name(tmp_path):
     row = {"prompt_text": "p", "code": "c", "id": 7, "source": "web", "quality": "good", "error": None, "licence": "X"}
     metadata = from_table(write_rows(tmp_path / "rows.jsonl", [row]))[0]["metadata"]

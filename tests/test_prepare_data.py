@@ -275,7 +275,7 @@ def test_keep_going_does_without_the_source_and_says_so(tmp_path):
 def test_no_record_at_all_is_a_failure_that_says_why(tmp_path):
     local(tmp_path, "a", [b"broken", pair(1, output="def (:\n")])
     done = prepare(tmp_path, check=1)
-    assert "there is no record to write: 1 does_not_parse, 1 not_json" in done.err
+    assert "there is no record to write: 1 does_not_parse, 1 not_json (the first: not JSON:" in done.err
     assert not (tmp_path / "data_formatted").exists()
 
 
