@@ -9,6 +9,7 @@ A file-to-file stage gets its options, its rejects, its ledger, its worker proce
 """
 
 from schema._commit import Held, atomic, folder, lock
+from schema._contract import CONTEXT, Contract, options
 from schema._convert import to_record
 from schema._files import Reject, ledger_path, read, rejects, rejects_path, write
 from schema._identity import (
@@ -25,7 +26,7 @@ from schema._identity import (
 from schema._ledger import audit, file_facts, write_ledger
 from schema._record import SCHEMA_FILE, Fault, Record, canonical, encode, problem, sha256
 from schema._report import Failure, Incomplete, group, log, main, progress, set_verbosity
-from schema._stage import CONTEXT, Contract, Run, options, run
+from schema._stage import Run, run
 
 __all__ = [
     "CONTEXT",

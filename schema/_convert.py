@@ -63,8 +63,14 @@ def _assemble(row: dict[str, Any], source: str, parts: Parts) -> Record:
         "description": description,
         "code": parts["code"],
         "source": name if isinstance(name, str) and name else source,
-        "metadata": metadata,
+        "metadata": {_free_key(key, value): value for key, value in metadata.items()},
     }
+
+
+def _free_key(key: str, value: Any) -> str:
+    """The key, or another one where ours of that name means something else: a foreign id may be a number."""
+    probe = {"description": "d", "code": "c", "source": "s", "metadata": {key: value}}
+    return key if key != "error" and problem(probe) is None else f"upstream_{key}"
 
 
 def _talk(row: dict[str, Any]) -> Parts | Fault | None:

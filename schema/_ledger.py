@@ -96,6 +96,8 @@ def write_ledger(
     there = Path(beside).absolute() if beside else here
 
     def facts(name: str | os.PathLike[str]) -> Facts:
+        if str(name) == "-":
+            return file_facts("-")
         place = Path(name).absolute()
         final = there / place.relative_to(here) if place.is_relative_to(here) else place
         return file_facts(final, near=there, at=place)

@@ -76,8 +76,7 @@ def main(command: click.Command) -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         code = _say(130, "interrupted; nothing half-written is left, and the same command starts again")
     except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+        code = _say(error.exit_code, error.format_message())
     except BrokenPipeError:
         # Whoever read standard output has enough; without this the interpreter complains once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

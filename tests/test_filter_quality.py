@@ -7,7 +7,7 @@ import json
 import zipfile
 
 import pytest
-from conftest import read_rows, record, run_script, write_rows
+from conftest import ROOT, read_rows, record, run_script, write_rows
 
 import filter_quality
 from stages.filter_quality.make_manim_names import main as make_manim_names
@@ -238,6 +238,17 @@ def test_every_check_of_the_table_can_be_found():
     assert found == set(CHECKS)
     assert set(CHECKS.values()) <= {"critical", *WEIGHTS["strict"]}
     assert checks_of("Why?", " ", kind="qa") == ["empty_text"]
+
+
+def test_the_manual_lists_every_check_with_its_severity_and_every_weight():
+    rows = [line.split("|") for line in (ROOT / "docs" / "pipeline.md").read_text("utf-8").split("\n") if "|" in line]
+    listed = {
+        name.strip("` "): row[2].split()[0].rstrip(";") for row in rows if len(row) == 5 for name in row[1].split(",")
+    }
+    assert {name: listed.get(name) for name in CHECKS} == CHECKS
+    for severity, weight in WEIGHTS["strict"].items():
+        cells = [[cell.strip() for cell in row] for row in rows]
+        assert ["", severity, str(weight), str(WEIGHTS["lenient"][severity])] in [row[:4] for row in cells]
 
 
 def test_the_table_of_names_knows_what_a_star_import_gives():

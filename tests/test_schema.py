@@ -233,6 +233,8 @@ SHAPES = [
     ({"instruction": "q", "code": "a", "url": "u", "depth": 2}, "q", "a", {"url": "u", "depth": 2}),
     ({"code": "a"}, "", "a", {"needs_description": True}),
     ({"description": "q", "code": "a"}, "q", "a", {}),
+    ({"prompt": "q", "completion": "a", "id": 7, "error": "e"}, "q", "a", {"upstream_id": 7, "upstream_error": "e"}),
+    ({"prompt": "q", "completion": "a", "id": "7", "quality": 1}, "q", "a", {"id": "7", "upstream_quality": 1}),
 ]
 
 
