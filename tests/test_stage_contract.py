@@ -429,13 +429,18 @@ def test_a_second_run_on_the_same_output_fails_at_once(tmp_path, stage):
 
 @file_stages
 def test_an_interrupt_exits_130_and_leaves_nothing(tmp_path, stage):
-    write_rows(tmp_path / "in.jsonl", many(3000))
-    process = start(stage, "--input", "in.jsonl", "--output", "out/out.jsonl", "--workers", "2", cwd=tmp_path)
+    write_rows(tmp_path / "in.jsonl", many(300))
+    arguments = ["--input", "-", "--output", "out/out.jsonl", "--workers", "2"]
+    process = start(stage, *arguments, cwd=tmp_path, stdin=subprocess.PIPE)
+    process.stdin.write((tmp_path / "in.jsonl").read_bytes())
+    process.stdin.flush()  # and not closed: the run can not end by itself before it is interrupted
     deadline = time.monotonic() + 30
-    while not list(tmp_path.glob("out/.*.part")) and process.poll() is None and time.monotonic() < deadline:
+    while not list(tmp_path.glob("out/.*.part")) and time.monotonic() < deadline:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait() == 130
+    error = process.communicate()[1].decode()
+    assert process.returncode == 130, error
+    assert "Traceback" not in error
     assert contents(tmp_path / "out") == {}
 
 
