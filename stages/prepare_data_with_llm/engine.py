@@ -142,13 +142,15 @@ class Engine:
     async def usable(self, provider: Provider, request: Request) -> tuple[Answer, str]:
         """An answer that holds a description; one that does not is asked for once more, with what was wrong."""
         answer = await self.patiently(provider, request)
-        fault = fault_of(answer)
-        if fault:
-            answer = await self.patiently(provider, once_more(request, answer, fault))
-            fault = fault_of(answer)
-        if fault:
-            raise Unusable("llm_bad_answer", f"two answers could not be used; {fault}: {answer.text[:RAW]!r}")
-        return answer, parse_answer(answer.text)
+        try:
+            return answer, description_in(answer)
+        except ValueError as fault:
+            answer = await self.patiently(provider, once_more(request, answer, str(fault)))
+        try:
+            return answer, description_in(answer)
+        except ValueError as fault:
+            message = f"two answers could not be used; {fault}: {answer.text[:RAW]!r}"
+            raise Unusable("llm_bad_answer", message) from None
 
     async def patiently(self, provider: Provider, request: Request) -> Answer:
         """One answer, with as many attempts as it is worth."""
@@ -193,15 +195,11 @@ class Engine:
             await self.provider.client.close()
 
 
-def fault_of(answer: Answer) -> str:
-    """Why an answer can not be used, in words for the model and for the rejects file."""
+def description_in(answer: Answer) -> str:
+    """The description, or a ValueError in words for the model and for the rejects file."""
     if answer.finish == "length":
-        return "it was cut off at the limit of tokens"
-    try:
-        parse_answer(answer.text)
-    except ValueError as error:
-        return str(error)
-    return ""
+        raise ValueError("it was cut off at the limit of tokens")
+    return parse_answer(answer.text)
 
 
 def once_more(request: Request, answer: Answer, fault: str) -> Request:

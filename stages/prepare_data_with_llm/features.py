@@ -3,6 +3,7 @@
 import ast
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 THREE_D = frozenset(
@@ -31,7 +32,7 @@ THREE_D = frozenset(
 ELEMENTS = {
     "circles": frozenset({"Circle", "LabeledCircle"}),
     "squares": frozenset({"Square"}),
-    "rectangles": frozenset({"Rectangle", "RoundedRectangle"}),
+    "rectangles": frozenset({"Rectangle"}),
     "lines": frozenset({"Line", "DashedLine", "TangentLine", "LabeledLine"}),
     "arrows": frozenset(
         {"Arrow", "DoubleArrow", "CurvedArrow", "CurvedDoubleArrow", "LabeledArrow", "Vector", "Arrow3D"}
@@ -79,61 +80,73 @@ def code_features(code: str) -> dict[str, Any] | None:
             tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    calls, methods, operators = used(tree)
-    bases = {
-        name for node in ast.walk(tree) if isinstance(node, ast.ClassDef) for name in map(last_name, node.bases) if name
-    }
-    modules = set(imported(tree))
+    found = Used()
+    for node in meaningful(tree):
+        found.note(node)
+    calls, methods = found.calls, found.methods
+    three_d = calls & THREE_D or found.bases & {"ThreeDScene", "SpecialThreeDScene"}
+    voice = "VoiceoverScene" in found.bases or "voiceover" in methods or "manim_voiceover" in found.packages
     return {
-        "has_3d": bool(
-            calls & THREE_D or bases & {"ThreeDScene", "SpecialThreeDScene"} or "set_camera_orientation" in methods
-        ),
+        "has_3d": bool(three_d) or "set_camera_orientation" in methods,
         "has_latex": bool(calls & TEX or methods & TEX_METHODS),
-        "has_graphs": bool(calls & GRAPHS or methods & GRAPH_METHODS or "GraphScene" in bases),
-        "has_voiceover": "VoiceoverScene" in bases or "voiceover" in methods or "manim_voiceover" in modules,
-        "has_binary_ops": bool(operators or (calls | methods) & BINARY_CALLS),
-        "has_xor": "^" in operators or bool((calls | methods) & XOR_CALLS),
+        "has_graphs": bool(calls & GRAPHS or methods & GRAPH_METHODS or "GraphScene" in found.bases),
+        "has_voiceover": voice,
+        "has_binary_ops": bool(found.operators or (calls | methods) & BINARY_CALLS),
+        "has_xor": "^" in found.operators or bool((calls | methods) & XOR_CALLS),
         "has_animations": "play" in methods or "add_updater" in methods,
         "visual_elements": [name for name, classes in ELEMENTS.items() if calls & classes],
     }
 
 
-def used(tree: ast.Module) -> tuple[set[str], set[str], set[str]]:
-    """The names that are called plainly or as classes of a module, those called as methods, and the bit operators."""
-    calls: set[str] = set()
-    methods: set[str] = set()
-    operators: set[str] = set()
-    for node in expressions(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            calls.add(node.func.id)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            (calls if node.func.attr[:1].isupper() else methods).add(node.func.attr)
+@dataclass
+class Used:
+    """The names that a program uses, by what it uses them for."""
+
+    calls: set[str] = field(default_factory=set)  # functions and classes
+    methods: set[str] = field(default_factory=set)
+    operators: set[str] = field(default_factory=set)
+    bases: set[str] = field(default_factory=set)
+    packages: set[str] = field(default_factory=set)
+
+    def note(self, node: ast.AST) -> None:
+        if isinstance(node, ast.Call):
+            name = last_name(node.func)
+            is_method = isinstance(node.func, ast.Attribute) and not name[:1].isupper()
+            (self.methods if is_method else self.calls).add(name)
         elif isinstance(node, ast.BinOp | ast.AugAssign) and type(node.op) in BINARY:
-            operators.add(BINARY[type(node.op)])
-    return calls, methods, operators
+            self.operators.add(BINARY[type(node.op)])
+        elif isinstance(node, ast.ClassDef):
+            self.bases.update(map(last_name, node.bases))
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            self.packages.update(packages_of(node))
 
 
-def expressions(tree: ast.AST) -> Iterator[ast.AST]:
+def meaningful(tree: ast.AST) -> Iterator[ast.AST]:
     """Every node but those of annotations: `int | None` is no bit operation."""
     waiting = [tree]
     while waiting:
         node = waiting.pop()
         yield node
-        for name, value in ast.iter_fields(node):
+        for name in node._fields:
             if name in ("annotation", "returns"):
                 continue
-            children = value if isinstance(value, list) else [value]
-            waiting += [child for child in children if isinstance(child, ast.AST)]
+            value = getattr(node, name, None)
+            if isinstance(value, ast.AST):
+                waiting.append(value)
+            elif isinstance(value, list):
+                waiting += [child for child in value if isinstance(child, ast.AST)]
 
 
-def last_name(node: ast.expr) -> str | None:
-    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else None
+def last_name(node: ast.expr) -> str:
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
 
 
-def imported(tree: ast.Module) -> Iterator[str]:
-    """The packages that are imported, without their parts."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module.split(".")[0]
+def packages_of(node: ast.Import | ast.ImportFrom) -> list[str]:
+    """The packages that a line imports, without their parts."""
+    names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+    return [name.split(".")[0] for name in names if name]
+
+
+def imported(tree: ast.Module) -> set[str]:
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    return {name for node in nodes for name in packages_of(node)}

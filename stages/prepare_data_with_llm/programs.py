@@ -21,7 +21,7 @@ def read_scenes(tree: ast.Module) -> list[Scene]:
     ]
     if scenes:
         return scenes
-    packages = set(imported(tree))
+    packages = imported(tree)
     if packages and not any("manim" in package for package in packages):
         return []
     loose = Scene("")

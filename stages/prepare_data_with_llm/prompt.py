@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from schema import Record
 DEFAULT = Path(__file__).with_name("prompts") / "description.md"
 CODE_LIMIT = 8000  # characters; 99 of 100 scenes are shorter, and the rest shows what it is about in its beginning
 PLACES = ("code", "code_limit", "context", "features", "source")
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 SHAPE = re.compile(r"version: *(?P<version>\S+)\s+## system\n(?P<system>.*?)\n## user\n(?P<user>.*)", re.DOTALL)
 # What an extractor may have found around a program, with the words that announce it.
 AROUND = {
@@ -94,24 +96,28 @@ def listed(features: dict[str, Any] | None) -> str:
     return ", ".join([*flags, *features["visual_elements"]]) or "nothing special"
 
 
+@cache
+def validator() -> Any:
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator(SCHEMA)
+
+
 def parse_answer(text: str) -> str:
     """The description in an answer. Raises ValueError with what is wrong, in words that the model can use."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
-
     try:
         answer = json.loads(text)
     except ValueError as error:
         raise ValueError(f"it is not JSON: {error}") from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    if problem := best_match(Draft202012Validator(SCHEMA).iter_errors(answer)):
+    if problem := next(validator().iter_errors(answer), None):
         raise ValueError(f"it does not follow the schema: {problem.message[:200]}")
     description = " ".join(answer["description"].split())
     if not description:
         raise ValueError("the description is empty")
-    if not description.isprintable():
-        raise ValueError("the description holds characters that can not be printed")
+    if UNPRINTABLE.search(description):
+        raise ValueError("the description holds a control character or half of a pair of surrogates")
     return description
 
 

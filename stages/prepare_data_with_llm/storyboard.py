@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 
 from stages.prepare_data_with_llm.values import Act, Motion, Scene, Step, Thing
 from stages.prepare_data_with_llm.words import amount, counted, join, number, plural
@@ -22,6 +23,7 @@ class Wording:
     label: int  # words of a text that are quoted
 
 
+@lru_cache(maxsize=1)  # asked for at every mention of a thing
 def listed(scene: Scene) -> list[Thing]:
     """What a viewer sees, each thing once; if nothing is ever shown, what the program makes."""
     things = [leaf for thing in scene.shown or scene.made for leaf in thing.leaves() if leaf.seen and not leaf.owner]
@@ -122,6 +124,8 @@ def told_apart(thing: Thing, alike: list[Thing], wording: Wording) -> str:
 
 def mention_group(thing: Thing, scene: Scene, wording: Wording) -> str:
     leaves = thing.leaves()
+    if not leaves:
+        return "the group"
     nouns = {leaf.short for leaf in leaves}
     if len(nouns) == 1 and (len(leaves) > 1 or leaves[0].count != 1):
         return f"the {plural(leaves[0].short)}"

@@ -93,7 +93,7 @@ class Step:
     repeated: bool = False
 
 
-@dataclass
+@dataclass(eq=False)
 class Scene:
     name: str
     steps: list[Step] = field(default_factory=list)
