@@ -199,9 +199,9 @@ def proof_facts(proof: models.Proof) -> dict[str, Any]:
     return {name: float(f"{x:.1e}") if isinstance(x, float) else x for name, x in proof._asdict().items()}
 
 
-def summary(output: Path, dtype: str, proof: models.Proof) -> str:
+def summary(base: Path, output: Path, dtype: str, proof: models.Proof) -> str:
     line = (
-        f"merge_export: {output}: {dtype}; logits moved by {proof.effect:.1e} through the adapter, "
+        f"merge_export: {base} + adapter -> {output}: {dtype}; logits moved by {proof.effect:.1e} through the adapter, "
         f"{proof.merged:.1e} by merging, {proof.saved:.1e} on the disk ({proof.allowed_saved:.1e} allowed); "
         f"same next token at {proof.same_token} of {proof.positions} positions"
     )
@@ -276,7 +276,7 @@ def merge(adapter: Path, base_model: str | None, output: Path, dtype: str | None
         write_manifest(staging, {"dtype": dtype, "proof": proof_facts(proof)})
         inputs = [*sorted(base.glob("*.safetensors")), base / "config.json", *adapter_files(adapter)]
         write_ledger(staging, output, "merge", inputs, {"dtype": dtype, "max_shard_size": max_shard_size})
-    schema.log(summary(output, dtype, proof))
+    schema.log(summary(base, output, dtype, proof))
 
 
 @cli.command()

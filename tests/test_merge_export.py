@@ -226,7 +226,26 @@ def test_an_adapter_that_changes_nothing_is_refused(adapter, tmp_path):
 @pytest.mark.parametrize("factor", [float("nan"), 1e30], ids=["no number", "out of range"])
 def test_the_proof_fails_for_a_tampered_adapter(adapter, tmp_path, factor):
     change_weights(adapter, lambda weights: {n: w * factor if "lora_B" in n else w for n, w in weights.items()})
-    assert "nothing was written" in refused(adapter, tmp_path / "merged")
+    message = refused(adapter, tmp_path / "merged")
+    assert "merged and base + adapter differ by inf" in message
+    assert message.endswith("nothing was written\n")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, None),
+        ({"effect": 0.0}, "changes nothing"),
+        ({"merged": 2e-4}, "merged and base + adapter differ by 2.0e-04 on the fixed prompts, 1.0e-04 is allowed"),
+        ({"saved": 0.2}, "rounding to bfloat16 moves logits by 2.0e-01, 5.0e-02 is allowed"),
+        ({"merged": float("nan")}, "merged and base + adapter differ"),
+        ({"saved": float("nan")}, "rounding"),
+    ],
+)
+def test_a_proof_is_refused_beyond_each_of_its_limits(changes, message):
+    sound = models.Proof(0.5, 1e-6, 8e-3, allowed_merged=1e-4, allowed_saved=5e-2, same_token=9, positions=9)
+    found = models.objection(sound._replace(**changes), "bfloat16")
+    assert found is None if message is None else message in found
 
 
 def test_the_proof_fails_when_half_precision_can_not_hold_the_weights(adapter, tmp_path):
@@ -297,10 +316,14 @@ def test_an_adapter_that_can_not_be_merged_says_why(adapter, tmp_path, changes, 
     assert message in refused(adapter, tmp_path / "merged")
 
 
-def test_the_base_is_found_beside_the_adapter_or_from_the_current_folder(run, adapter, tmp_path, monkeypatch):
-    monkeypatch.chdir(run)
-    for name in ("../base", "base", str(run / "base")):
-        assert models.find_base(None, run / "adapter", {"base_model_name_or_path": name}).resolve() == run / "base"
+def test_the_base_is_found_beside_the_adapter_or_from_the_current_folder(run, tmp_path, monkeypatch):
+    (tmp_path / "base").mkdir()  # what "../base" means in the current folder, and not for the adapter
+    (tmp_path / "here" / "elsewhere").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    for name, folder in (("../base", run / "base"), ("base", run / "base"), (str(run / "base"), run / "base"),
+                         ("elsewhere", tmp_path / "here" / "elsewhere")):  # fmt: skip
+        found = models.find_base(None, run / "adapter", {"base_model_name_or_path": name})
+        assert found.resolve() == folder.resolve()
 
 
 def test_a_base_that_was_named_wrongly_is_a_usage_error(adapter, tmp_path):

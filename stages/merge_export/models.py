@@ -86,8 +86,9 @@ def find_base(given: str | None, adapter: Path, config: dict[str, Any]) -> Path:
     name = config.get("base_model_name_or_path")
     if not name:
         raise schema.Failure(f"{adapter}/adapter_config.json names no base model; say where it is with --base-model")
-    # train.py may have run in another folder, and a run's folder may have been moved as a whole.
-    for folder in (Path(name), adapter / name, adapter.parent / name):
+    # The adapter's own surroundings come first: "../base" may by chance also be there seen from the current folder, and
+    # a base of the same shape would be merged without a word.
+    for folder in (adapter / name, adapter.parent / name, Path(name)):
         if folder.is_dir():
             return folder
     missing = schema.Failure(f"{adapter}: its base model {name} is not there; say where it is with --base-model")
