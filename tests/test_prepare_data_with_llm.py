@@ -310,7 +310,7 @@ def test_a_missing_package_is_one_line(tmp_path):
 def test_one_edited_line_of_fifty_is_one_request_and_an_unedited_file_none(tmp_path, server, llm):
     server.plan = lambda call: Reply(**{**vars(good(call)), "delay": 0.01 * (scene_of(call) % 5)})
     rows = [needy(number) if number % 5 else record(number) for number in range(62)]
-    rows = [*rows, needy(7, copied="row"), b"broken"]
+    rows = [*rows[:8], needy(7, copied="row"), *rows[8:], b"broken"]  # the copy comes while the first is under way
     write_rows(tmp_path / "data/train.json", rows)
     options = ("--concurrency", "8", "--quiet")
     ask(server, llm, *options, cwd=tmp_path, source="data/train.json", output="enhanced/train.json", check=0)
@@ -334,7 +334,7 @@ def test_one_edited_line_of_fifty_is_one_request_and_an_unedited_file_none(tmp_p
     assert len(server.log) == 49
     assert (tmp_path / "enhanced/train.json").read_bytes() == first, "the same bytes, asked or remembered"
 
-    rows[11]["code"] = rows[11]["code"].replace("RED", "BLUE").replace("self.wait()", "self.wait(2)")
+    rows[12]["code"] = rows[12]["code"].replace("self.wait()", "self.wait(2)")
     write_rows(tmp_path / "data/train.json", rows)
     ask(server, llm, cwd=tmp_path, source="data/train.json", output="enhanced/train.json", check=0)
     assert len(server.log) == 50

@@ -170,7 +170,7 @@ def animation(reader: Reader, name: str, arguments: list[Any], options: dict[str
     if name == "ApplyMethod":
         return stagecraft.old_style(reader, arguments, time)
     if name in COMPOSITIONS:
-        inner = [item for item in flatten(arguments) if isinstance(item, Motion)]
+        inner = [item for item in flatten(arguments) if isinstance(item, Motion) and not item.is_pause()]
         if name == "LaggedStartMap":
             inner = [Motion([Act(class_phrase(arguments))], things_in(arguments[1:]))]
         return Motion([], [], time, inner, COMPOSITIONS[name])
@@ -217,6 +217,9 @@ def call_method(reader: Reader, bound: Bound, arguments: list[Any], options: dic
     if thing in reader.scene.shown and reader.scene.plays and name in METHODS:
         stagecraft.step(reader, [Motion([Act(method_phrase(name, arguments, options), target)], [thing])])
         return thing
+    if thing is reader.camera:
+        thing.acts.append(Act(camera_phrase(name, arguments, options), target))
+        return thing
     return change(thing, name, arguments, options, target)
 
 
@@ -243,6 +246,8 @@ def attribute(reader: Reader, owner: Any, node: ast.Attribute) -> Any:
     if isinstance(owner, Thing):
         if node.attr == "animate":
             return Motion([], [owner])
+        if owner is reader.camera and node.attr == "frame":
+            return owner
         if node.attr == "target":
             return owner.target or owner
         return Bound(owner, node.attr)

@@ -40,9 +40,14 @@ WORDINGS = (
     Wording(places=False, details=False, times=False, objects=3, steps=3, label=3),
     Wording(places=False, details=False, times=False, objects=2, steps=2, label=2),
 )
-# Sentences about calling functions, which no viewer would ask for.
+# Sentences about calling functions, which no viewer would ask for, and those that lean on the one before them.
 FOR_PROGRAMMERS = re.compile(
-    r"(?i)\b(argument|parameter|keyword|default|method|function|instance|return|attribute|import|deprecated|note|see|if|you|we)s?\b"
+    r"(?i)\b(argument|parameter|keyword|default|method|function|instance|return|attribute|import|deprecated|note|see"
+    r"|subclass|class|if|you|we)(s|es|ed)?\b"
+)
+LEANS = re.compile(
+    r"(It|Its|This|That|These|Those|They|Such|Here|However|Therefore|Otherwise|Then|Also|Since|Has|Have|Check|When"
+    r"|To achieve|In addition|As|But|And|Or|For example)\b"
 )
 # Names that say nothing about what a scene is about.
 EMPTY_NAME = re.compile(
@@ -70,7 +75,7 @@ def describe_scene(scene: Scene, code: str) -> str:
     sentence = opening(scene, code)
     text = ""
     for wording in WORDINGS:
-        text = " ".join([f"{sentence} {objects(scene, wording)}.", *story(scene, wording), *notes(scene)])
+        text = " ".join([f"{sentence} {objects(scene, wording).rstrip('.')}.", *story(scene, wording), *notes(scene)])
         if len(text.split()) <= MOST:
             return text
     return shortened(text)
@@ -146,21 +151,20 @@ def first_sentence(text: str) -> str:
 
 
 def plain_sentences(text: str) -> Iterator[str]:
-    """Sentences without lists, code or sections for programmers."""
+    """Sentences without lists, code or talk among programmers."""
     for sentence in re.split(r"(?<=[.!?:])\s+", " ".join(text.split())):
         plain = plain_words(sentence)
-        if (
-            5 <= len(plain.split()) <= 25
-            and re.fullmatch(r"[A-Z][\w ,'()-]+[.!?]", plain)
-            and not FOR_PROGRAMMERS.search(plain)
-        ):
+        if not 5 <= len(plain.split()) <= 25 or not re.fullmatch(r"[A-Z][\w ,'()-]+[.!?]", plain):
+            continue
+        if not FOR_PROGRAMMERS.search(plain) and not LEANS.match(plain):
             yield plain
 
 
 def plain_words(text: str) -> str:
     """Without the markup of documentation: :class:`~.Circle` is Circle."""
     text = re.sub(r":[\w:]+:`~?\.?(?:[^`<]*<)?~?\.?([^`>]*)>?`", r"\1", text)
-    return text.replace("``", "").replace("`", "").replace("*", "").strip()
+    text = text.replace("``", "").replace("`", "").replace("*", "").strip()
+    return re.sub(r"^(Examples?|Notes?|Warnings?|Tips?) (?=[A-Z])", "", text)
 
 
 def lengthened(text: str, scenes: list[Scene], metadata: dict[str, Any]) -> str:

@@ -185,6 +185,7 @@ METHODS: dict[str, Callable[[Arguments, Options], str]] = {
     "set_color_by_tex": lambda a, o: "color a term of {x}",
     "set_stroke_width": lambda a, o: "change the line width of {x}",
     "create": lambda a, o: "draw {x}",
+    "end_animation": lambda a, o: "let {x} come to an end",
     "expand": lambda a, o: "expand {x}",
     "move_camera": lambda a, o: "move the camera",
     "change_layout": lambda a, o: "change the layout of {x}",

@@ -26,7 +26,7 @@ from stages.prepare_data_with_llm.words import ANIMATIONS
 
 BUDGET = 20_000  # syntax nodes; the longest real scenes take about 6,000
 MAX_DEPTH = 12
-UNROLLED_LOOP = 4
+UNROLLED_LOOP = 6
 UNROLLED_LIST = 12
 Statement = ast.stmt
 

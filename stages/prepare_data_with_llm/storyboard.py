@@ -161,7 +161,7 @@ def trimmed(steps: list[Step], wording: Wording) -> list[Step]:
 
 
 def is_pause(step: Step) -> bool:
-    return len(step.motions) == 1 and bool(step.motions[0].acts) and step.motions[0].acts[0].phrase == "pause"
+    return len(step.motions) == 1 and step.motions[0].is_pause()
 
 
 def moves(scene: Scene) -> bool:
@@ -174,7 +174,8 @@ def told(step: Step, scene: Scene, wording: Wording) -> str:
     phrases = together(step.motions, scene, wording)
     if not phrases:
         return ""
-    text = phrases[0] if len(phrases) == 1 else f"{join(phrases)} at the same time"
+    apart = any(motion.manner for motion in step.motions)  # "one after another" says when already
+    text = join(phrases) if len(phrases) == 1 or apart else f"{join(phrases)} at the same time"
     seconds = step.seconds or next((motion.seconds for motion in step.motions if motion.seconds), None)
     if is_pause(step):
         return f"pause for {amount(seconds)} seconds" if seconds and seconds != 1 else "pause"

@@ -169,6 +169,8 @@ def curve_formula(function: ast.expr | None, parametric: bool) -> str:
 def part_of(owner: Thing, index: Any) -> Thing:
     """`formula[2]` and the like; a member where the members are known."""
     owner = owner.owner or owner  # a part of a part is a part
+    if owner.noun == "everything":
+        return Thing("one of the objects", owner=owner)
     if isinstance(index, int) and owner.members and -len(owner.members) <= index < len(owner.members):
         return owner.members[index]
     if owner.members:

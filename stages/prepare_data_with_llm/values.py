@@ -83,6 +83,9 @@ class Motion:
     inner: list["Motion"] = field(default_factory=list)
     manner: str = ""  # "one after another", of the inner ones
 
+    def is_pause(self) -> bool:
+        return [act.phrase for act in self.acts] == ["pause"]
+
 
 @dataclass(eq=False)
 class Step:

@@ -76,7 +76,6 @@ NOUNS = {
     "Typst": "text",
     "Union": "union of two shapes|union",
     "UnitInterval": "unit interval",
-    "Variable": "variable with its value|variable",
     "VMobject": "custom shape|shape",
     "Mobject": "object",
 }
