@@ -662,3 +662,18 @@ def test_the_settings_of_an_env_file_are_read_as_a_shell_would(tmp_path):
     (tmp_path / ".env").write_text("# A=1\nB=2\nexport C='3 #x'\nD=\"4\" # four\nE = 5 # five\nF=\nnonsense\n")
     assert dotenv(tmp_path / ".env") == {"B": "2", "C": "3 #x", "D": "4", "E": "5", "F": ""}
     assert dotenv(tmp_path / "gone") == {}
+
+
+SENT = [
+    ("openai", "https://api.openai.com/v1", "gpt-4o-mini", {"limit_name": "max_completion_tokens", "temperature": 0.1}),
+    ("openai", "https://api.openai.com/v1/", "gpt-5-mini", {"limit_name": "max_completion_tokens"}),
+    ("openai", "http://localhost:11434/v1", "llama", {"limit_name": "max_tokens", "temperature": 0.1}),
+    ("anthropic", "https://api.anthropic.com", "claude-haiku-5-5", {}),
+]
+
+
+@pytest.mark.parametrize(("provider", "url", "model", "expected"), SENT)
+def test_only_what_a_model_takes_is_sent(provider, url, model, expected):
+    from stages.prepare_data_with_llm.providers import sent_parameters
+
+    assert sent_parameters(provider, url, model) == expected
