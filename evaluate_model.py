@@ -104,7 +104,9 @@ def rated(record: schema.Record, loss: models.RowLoss) -> schema.Record:
 def generated(record: schema.Record, answer: models.Answer) -> schema.Record:
     """A record of its own: the model's text in place of the reference, under the id of the row that asked for it."""
     known = record["metadata"]
-    kept: dict[str, Any] = {name: known[name] for name in ("id", "kind", "origin", "group", "lineage") if name in known}
+    kept: dict[str, Any] = {
+        name: known[name] for name in ("id", "kind", "system", "origin", "group", "lineage") if name in known
+    }
     facts: dict[str, Any] = {"finish": answer.finish, "tokens": answer.tokens}
     metadata: dict[str, Any] = {**kept, "reference": record["code"], "evaluation": facts}
     return {"description": record["description"], "code": answer.text, "source": record["source"], "metadata": metadata}

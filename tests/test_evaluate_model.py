@@ -282,6 +282,21 @@ def test_rows_that_can_not_be_asked_are_rejected_with_the_reason(run, tmp_path):
         assert schema.audit(tmp_path / "eval" / f"{name}.ledger.json") == []
 
 
+def test_a_rows_own_system_text_stands_before_its_prompt(run, tmp_path):
+    told = row(0, system="Be brief.")
+    data = write_rows(tmp_path / "test.jsonl", [told, row(0)])
+    measure("loss", run, tmp_path / "eval", data=data)
+    measure("generate", run, tmp_path / "eval", data=data)
+    with_text, without = (found["metadata"]["evaluation"] for found in read_rows(tmp_path / "eval" / "loss.jsonl"))
+    assert with_text["tokens"] == without["tokens"]
+    assert abs(with_text["nll"] - without["nll"]) > 1e-3
+    model, tokenizer = load(run / "base")
+    turns = [{"role": "system", "content": "Be brief."}, *talk(told["description"])]
+    loaded = models.Loaded(model, tokenizer, frozenset(), 128)
+    assert models.prompt_ids(loaded, told) == models.render(tokenizer, turns, ask=True)
+    assert read_rows(tmp_path / "eval" / "generated.jsonl")[0]["metadata"]["system"] == "Be brief."
+
+
 def test_an_answer_longer_than_the_model_reads_is_rejected_not_cut(run, tmp_path):
     data = write_rows(tmp_path / "test.jsonl", [row(1), {**row(0), "code": SCENE * 20}])
     measure("loss", run, tmp_path / "eval", data=data)

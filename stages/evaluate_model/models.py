@@ -197,7 +197,10 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], *
 
 
 def prompt_messages(record: schema.Record) -> list[dict[str, str]]:
-    return [{"role": "user", "content": record["description"]}]
+    """What the model was trained to answer: the description, and before it the row's own system text if it has one."""
+    system = record["metadata"].get("system")
+    before = [{"role": "system", "content": str(system)}] if system else []
+    return [*before, {"role": "user", "content": record["description"]}]
 
 
 def prompt_ids(loaded: Loaded, record: schema.Record) -> list[int] | schema.Fault:
