@@ -1,10 +1,10 @@
-"""Write docs/commands.md from the --help of every script and sub-command.
+"""Write what the documentation says about commands and settings, from the commands and settings themselves.
 
     python docs/_generate.py            write it
     python docs/_generate.py --check    only say whether it is up to date; exit code 1 when it is not
 
-In    every script of the top folder, and `python -m schema`
-Out   docs/commands.md; the same scripts give the same bytes, whatever the terminal
+In    every script of the top folder, `python -m schema`, and the settings of train.py
+Out   docs/commands.md, and the list of settings in docs/config.md; the same scripts give the same bytes
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "commands.md"
+COMMANDS = ROOT / "docs" / "commands.md"
+SETTINGS = ROOT / "docs" / "config.md"
 WIDTH = 100
 INTRODUCTION = """# Commands
 
@@ -30,24 +32,32 @@ Exit codes, the same everywhere: 0 done; 1 failed, the old output is untouched; 
 
 
 @click.command()
-@click.option("--check", is_flag=True, help="Write nothing; exit with code 1 when the page is out of date.")
+@click.option("--check", is_flag=True, help="Write nothing; exit with code 1 when a page is out of date.")
 def main(check: bool) -> None:
-    """Write docs/commands.md from the --help of every script and sub-command."""
-    text = page()
-    if check:
-        if not PAGE.exists() or PAGE.read_text("utf-8") != text:
-            raise click.ClickException("docs/commands.md is out of date; write it again with `make docs`")
-        return
-    PAGE.write_text(text, "utf-8")
-    click.echo(f"docs: {text.count(chr(10) + '## ')} commands -> docs/commands.md", err=True)
+    """Write docs/commands.md, and the list of settings in docs/config.md."""
+    for path, text in ((COMMANDS, commands_page()), (SETTINGS, settings_page())):
+        is_new = not path.exists() or path.read_text("utf-8") != text
+        if is_new and check:
+            raise click.ClickException(f"docs/{path.name} is out of date; write it again with `make docs`")
+        if is_new:
+            path.write_text(text, "utf-8")
+            click.echo(f"docs/{path.name} written", err=True)
 
 
-def page() -> str:
-    """The whole page: the list of commands, then the help of each."""
+def commands_page() -> str:
+    """The list of commands, then the help of each."""
     helps = dict(entry for title, module in programs() for entry in command_helps(title, root_command(module)))
     index = "\n".join(f"- [`{title}`](#{_anchor(title)})" for title in helps)
     parts = (f"## `{title}`\n\n```text\n{text}\n```\n" for title, text in helps.items())
     return "\n".join([INTRODUCTION, index + "\n", *parts])
+
+
+def settings_page() -> str:
+    """The page as it is, with every setting of a training and its default between the two marks."""
+    settings = load("stages.train.settings")
+    before, begin, rest = SETTINGS.read_text("utf-8").partition("```yaml\n")
+    _, end, after = rest.partition("```\n<!-- end -->")
+    return before + begin + str(settings.to_yaml(settings.Config())) + end + after
 
 
 def programs() -> list[tuple[str, str]]:
@@ -58,15 +68,19 @@ def programs() -> list[tuple[str, str]]:
 
 def root_command(name: str) -> click.Command:
     """The one command of a module that is no sub-command of another."""
-    sys.path[:0] = [] if str(ROOT) in sys.path else [str(ROOT)]
-    module = importlib.import_module(name)
-    found = {id(value): value for value in vars(module).values() if isinstance(value, click.Command)}
+    found = {id(value): value for value in vars(load(name)).values() if isinstance(value, click.Command)}
     for group in [value for value in found.values() if isinstance(value, click.Group)]:
         for command in group.commands.values():
             found.pop(id(command), None)
     if len(found) != 1:
         raise click.ClickException(f"{name}: one command was expected at its top, there are {len(found)}")
     return next(iter(found.values()))
+
+
+def load(name: str) -> Any:
+    """A module of the top folder, wherever this script is started."""
+    sys.path[:0] = [] if str(ROOT) in sys.path else [str(ROOT)]
+    return importlib.import_module(name)
 
 
 def command_helps(title: str, command: click.Command, parent: click.Context | None = None) -> Iterator[tuple[str, str]]:
