@@ -87,6 +87,10 @@ def resolve(config: Path | None, given: Given) -> settings.Config:
 
 
 def require_packages() -> None:
+    # Read when torch is loaded: threads that wait without spinning leave the processor to those that work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for package in ("torch", "transformers", "peft", "trl", "datasets"):
         if find_spec(package) is None:
             raise click.UsageError(f"train needs the package {package}: pip install 'linemill[train]'")
@@ -127,7 +131,6 @@ def train(data: Path, eval_data: Path | None, output: Path, resume: bool, config
     """Train a LoRA adapter."""
     told = resolve(config, given)
     require_packages()
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     with schema.lock(output):
         run(data, eval_data, output, told, resume=resume)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -54,6 +55,9 @@ class Answer(NamedTuple):
 
 
 def require_training_packages() -> None:
+    # Read when torch is loaded: threads that wait without spinning leave the processor to those that work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     for package in ("torch", "transformers", "peft"):
         if find_spec(package) is None:
             raise click.UsageError(f"evaluate_model needs the package {package}: pip install 'linemill[train]'")

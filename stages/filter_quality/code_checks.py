@@ -10,10 +10,12 @@ from stages.filter_quality.findings import Finding
 from stages.filter_quality.pair_checks import check_pair
 from stages.filter_quality.program import Program, manim_names, manim_version
 
+# Programs come from anywhere: every repetition here is possessive or can match in one way only, so that no program
+# makes a search slow.
 _MANIM_IMPORT = re.compile(
     # `import a, manim` counts; `import important` and a mention in a comment do not. Add-ons re-export it with a star.
-    r"^[ \t]*(?:from[ \t]+manim(?:\.[\w.]+)?[ \t]+import\b|from[ \t]+manim\w+[\w.]*[ \t]+import[ \t]*\*"
-    r"|import[ \t]+(?:[\w. \t]+,[ \t]*)*manim(?![\w-]))",
+    r"^[ \t]*+(?:from[ \t]++manim(?:\.[\w.]+)?[ \t]++import\b|from[ \t]++manim\w+[\w.]*+[ \t]++import[ \t]*+\*"
+    r"|import[ \t]++(?:[\w.]++(?:[ \t]++as[ \t]++\w++)?[ \t]*+,[ \t]*+)*manim(?![\w-]))",
     re.MULTILINE,
 )
 _MANIMGL = ("manimlib", "manimgl", "manim_imports_ext", "big_ol_pile_of_manim_imports")
@@ -49,17 +51,17 @@ _MANIMGL_NAMES = {
 }
 _PLACEHOLDER_COMMENT = re.compile(
     # No quote before the sign: a text that shows code on the screen may well say this.
-    r"""^[^'"\n]*\#[ \t]*\W{0,3}(?:
-          (?:add|put|insert|write|place)?[ \t]*(?:your|more|rest[ \t]of[ \t](?:the|your))?[ \t]*
+    r"""^[^'"\n]*\#[ \t]*+\W{0,3}(?:
+          (?:(?:add|put|insert|write|place)[ \t]++)?(?:(?:your|more|rest[ \t]of[ \t](?:the|your))[ \t]++)?
               (?:own[ \t])?(?:code|implementation|animation[ \t]code|logic|animations?)[ \t](?:goes[ \t])?here\b
         | (?:the[ \t])?(?:rest|remainder)[ \t]of[ \t](?:the|your)[ \t](?:code|scene|animation|implementation)
-        | (?:todo|fixme)\b[ \t:]*(?:implement|write|complete|fill[ \t]in|finish)\b
+        | (?:todo|fixme)\b[ \t:]*+(?:implement|write|complete|fill[ \t]in|finish)\b
         | implement[ \t](?:me|this|here)\b | fill[ \t]in[ \t](?:here|the[ \t](?:code|rest))
-        | \.\.\.[ \t]*(?:rest|more|etc|and[ \t]so[ \t]on|\(?existing|previous)\b
+        | \.\.\.[ \t]*+(?:rest|more|etc|and[ \t]so[ \t]on|\(?existing|previous)\b
         )""",
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
-_ELLIPSIS = re.compile(r"(?:^|:)[ \t]*\.\.\.[ \t]*(?:\#.*)?$", re.MULTILINE)
+_ELLIPSIS = re.compile(r"(?:^|:)[ \t]*+\.\.\.[ \t]*+(?:\#.*)?$", re.MULTILINE)
 # TeX commands that begin like an escape of Python: in an ordinary string "\frac" is a form feed and "rac".
 _TEX_LIKE = re.compile(
     r"\\(?:frac|forall|theta|times|tau|text|to\b|tan|rho|right|rangle|alpha|approx|angle|ast|beta|bar|begin|big|vec|varphi|vert)"

@@ -23,12 +23,11 @@ _GLOBAL = {_symtable.GLOBAL_IMPLICIT, _symtable.GLOBAL_EXPLICIT}
 _BUILTINS = {*dir(builtins), "__file__", "__name__", "__doc__", "__path__", "__annotations__", "__class__"}
 _BUILTINS |= {"exit", "quit", "help"}  # missing when Python runs without its site module
 _STAR_IMPORT = re.compile(r"^[ \t]*from[ \t]+([\w.]+)[ \t]+import[ \t]*\(?[ \t]*\*", re.MULTILINE)
-_HEADER = re.compile(r"\s*class\s+\w+\s*(?:\(([\w.,\s=]*)\))?\s*:")
+_HEADER = re.compile(r"\s*class\s+(\w+)\s*(?:\(([\w.,\s=]*)\))?\s*:")
+_NEWLINE = re.compile(r"\r\n|\r|\n")  # where the parser counts a line; splitlines() counts more
 # Faults that the code generator finds and not the parser hang on these words; only programs with them pay for it.
 _LATE_WORDS = ("break", "continue", "await", "yield", "async")
 _LATE_RETURN = re.compile(r"^(?: {0,4}|\t)return\b", re.MULTILINE)
-# Scenes of add-ons and of older Manims; whether the name is defined is another check's question.
-_OTHER_SCENES = {"GraphScene", "VoiceoverScene", "SampleSpaceScene", "InteractiveScene", "SpaceScene"}
 _WITHOUT_MOBJECTS = {*sys.stdlib_module_names, "manim", "numpy", "scipy", "networkx", "pandas", "sympy", "PIL"}
 _STANDARD = {"math", "cmath", "random", "itertools", "functools", "typing", "collections", "enum", "operator", "time"}
 
@@ -63,7 +62,7 @@ class Program:
 
     @cached_property
     def classes(self) -> dict[str, ClassFacts]:
-        lines = self.code.splitlines()
+        lines = _NEWLINE.split(self.code)
         classes = [scope for scope in self.scopes.children if scope.type == _symtable.TYPE_CLASS]
         return {scope.name: ClassFacts(scope.name, self._bases(scope, lines), scope) for scope in classes}
 
@@ -142,8 +141,8 @@ class Program:
     def _bases(self, scope: Any, lines: list[str]) -> list[str]:
         start = scope.lineno - 1
         header = _HEADER.match("\n".join(lines[start : start + 8]))
-        if header:
-            bases = [base.strip() for base in (header[1] or "").split(",")]
+        if header and header[1] == scope.name:
+            bases = [base.strip() for base in (header[2] or "").split(",")]
         else:  # calls, subscripts or comments in the list
             nodes = [node for node in ast.walk(self.tree) if isinstance(node, ast.ClassDef)]
             node = next(node for node in nodes if (node.name, node.lineno) == (scope.name, scope.lineno))
@@ -184,8 +183,9 @@ def manim_version() -> str:
 
 
 def _is_scene(base: str) -> bool:
-    # A class named so that another module defines: the row may be a file of a larger project.
-    return base in manim_names("scene") or base in _OTHER_SCENES or base.endswith(("Scene", "Slide"))
+    # Manim's own, those of older versions and add-ons (GraphScene, VoiceoverScene), and those of the row's project all
+    # end so; whether the name is defined is another check's question.
+    return base.endswith(("Scene", "Slide"))
 
 
 def _does_nothing(method: Any | None) -> bool:
