@@ -16,6 +16,7 @@ MIN_QUALITY ?= 0.8
 RATIOS ?= 85/15
 TRAIN_OPTIONS ?= --on-long reject
 EVAL_LIMIT ?= 32
+EVAL_OPTIONS ?= --max-new-tokens 512
 
 PYTHON ?= python3
 VENV ?= .venv
