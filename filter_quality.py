@@ -31,12 +31,12 @@ Quality = dict[str, Any]
 
 def assess(record: schema.Record, rules: Rules) -> Quality:
     """The score of a record and its issues, the most severe first."""
-    issues: list[dict[str, Any]] = []
+    found: dict[str, dict[str, Any]] = {}
     for check, message, line in _findings(record, rules.limits):
         if severity := rules.severity(check):
             issue = {"check": check, "severity": severity, "message": message}
-            issues.append(issue if line is None else issue | {"line": line})
-    issues.sort(key=lambda issue: SEVERITIES.index(issue["severity"]))
+            found.setdefault(check, issue if line is None else issue | {"line": line})
+    issues = sorted(found.values(), key=lambda issue: SEVERITIES.index(issue["severity"]))
     return {"score": score([issue["severity"] for issue in issues], rules), "issues": issues}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import time
 import zipfile
 
 import pytest
@@ -97,6 +98,9 @@ SOUND_PROGRAMS = {
     ),
     "an empty construct beside a full one": GOOD + "\nclass Base(Scene):\n    def construct(self):\n        pass\n",
     "bases on several lines": GOOD.replace("(Scene)", "(\n    MovingCameraScene,  # it zooms\n    Scene,\n)"),
+    "a line separator that the parser does not count": GOOD.replace(
+        "class", "text = 'a\x0c\x1c\u2028b'\n\nclass"
+    ).replace("(Scene)", "(ThreeDScene)"),
     "a keyword in the header": GOOD.replace("(Scene)", "(Scene, metaclass=type)"),
     "a scene of another module": (
         "from manim import *\nfrom my_tools import MyScene\n\n"
@@ -139,6 +143,32 @@ def test_a_faulty_program_is_found_by_the_right_check(code, check):
 def test_a_sound_program_has_no_issue(code):
     ast.parse(code)
     assert checks_of(code=code) == []
+
+
+HOSTILE_TEXTS = {
+    "blanks in a comment": "#" + " " * 50_000 + "\n",
+    "many signs": "#" * 50_000 + "\n",
+    "many imports": "import " + "a,  " * 5_000 + "b\n",
+    "many brackets": "[add " * 10_000,
+    "dots": "..." + " " * 50_000 + "x = 1\n",
+    "colons": "x = {" + "1: \t" * 5_000 + "1}\n",
+    "raw strings": "# r''' r\"\"\" " * 5_000 + r"\frac" + "\n",
+    "shapes": "form of " * 10_000 + "circle",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE_TEXTS.values(), ids=HOSTILE_TEXTS.keys())
+def test_no_text_makes_a_check_slow(text):
+    began = time.process_time()
+    checks_of(code=text + GOOD.replace("from manim import *", ""))
+    checks_of(description=text)
+    checks_of(code=text, kind="qa")
+    assert time.process_time() - began < 1
+
+
+def test_a_check_that_finds_two_faults_counts_once():
+    code = GOOD.replace("from manim import *", "import manimlib\nfrom manim import *").replace("Create", "ShowCreation")
+    assert checks_of(code=code) == ["manimgl_code"]
 
 
 @pytest.mark.parametrize("name", ["pass", "a name of nobody", "unknown escape", "too deep for its tree"])
