@@ -35,7 +35,8 @@ def help_of(*words):
 
 def named_command(line):
     """The script and sub-commands of a `python ...` command, and the options that it names."""
-    words = shlex.split(line.split(" | ")[0], comments=True)
+    words = shlex.split(line, comments=True)
+    words = words[: next((place for place, word in enumerate(words) if word in ("|", ">", "2>", "&&", "||")), None)]
     words = words[3:] if words[:3] == ["python", "-m", "schema"] else words[1:]
     script = "schema" if line.startswith("python -m schema") else words.pop(0)
     path = [script]
