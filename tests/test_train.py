@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from conftest import CLEAN, ROOT, read_rows, record, run_script, write_rows
@@ -106,13 +105,13 @@ def test_a_kill_never_leaves_half_an_adapter(trained, tmp_path):
     folder, _ = trained
     shutil.copytree(folder, tmp_path / "copy")
     old = digest(tmp_path / "copy" / "run")
-    command = [sys.executable, str(ROOT / "train.py"), "--output", "run", *FAST, "--data", "valid.jsonl"]
+    # Another learning rate, so that a finished run would be seen; six steps, so that it is not finished at the first.
+    command = [sys.executable, str(ROOT / "train.py"), "--output", "run", *FAST, "--data", "rows.jsonl", "--lr", "0.01"]
     env = CLEAN | {"HOME": str(tmp_path)}
     process = subprocess.Popen(command, cwd=tmp_path / "copy", env=env, stderr=subprocess.PIPE, start_new_session=True)
     for line in process.stderr:
         if b"step 1 of" in line and b"base" not in line:
             break
-    time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert digest(tmp_path / "copy" / "run") == old
