@@ -3,16 +3,18 @@
     python -m schema validate data_formatted/train.json
     python -m schema trace 3f9a data_split/train.jsonl data_enhanced/train.json data_formatted/train.json
     python -m schema audit data_formatted data_enhanced/train.ledger.json
-    python -m schema convert rows.csv.jsonl --output records.jsonl
+    python -m schema convert --input chats.jsonl --output records.jsonl
+    python -m schema parquet --input data_filtered/train.json --output-dir data_parquet
 
 In    record files of any known shape; for audit, ledgers or folders that hold them
-Out   standard output for trace; a record file for convert; nothing for validate and audit
+Out   standard output for trace; a record file for convert; a folder for parquet; nothing for validate and audit
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import click
 import schema
 from schema._files import parse, source_name
 from schema._lines import Row, rows
+from schema._parquet import write_parquet
 from schema._record import decode
 
 _FILES = click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, allow_dash=True))
@@ -168,6 +171,21 @@ def convert(contract: schema.Contract) -> None:
 
 def _unchanged(record: schema.Record) -> schema.Record:
     return record
+
+
+@cli.command()
+@click.option(
+    "--input", "source", required=True, metavar="FILE", type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+    help='Record file of any known shape; "-" is standard input.',
+)  # fmt: skip
+@click.option("--output-dir", required=True, type=click.Path(file_okay=False), help="Folder to write.")
+def parquet(source: str, output_dir: str) -> None:
+    """Write all.parquet, and a file for each source; metadata as one column of JSON text."""
+    if find_spec("pyarrow") is None:
+        raise click.UsageError("parquet needs the package pyarrow: pip install 'linemill[sources]'")
+    kept, reasons = write_parquet(source, output_dir)
+    rejected = reasons.total()
+    schema.log(f"parquet: {kept + rejected:,} in, {kept:,} kept, {rejected:,} rejected -> {output_dir}")
 
 
 if __name__ == "__main__":

@@ -371,3 +371,18 @@ def test_a_key_that_stands_twice_is_seen_at_any_depth_and_spacing():
     assert decode(b'{"a" : 1, "a": 2}').code == "duplicate_key"
     assert decode(b'[{"a":{"x":[{"b":1,"b":1}]}}]').code == "duplicate_key"
     assert decode(b'{"a": "\\"a\\": 1, \\"a\\": 2", "b": 1}') == {"a": '"a": 1, "a": 2', "b": 1}
+
+
+def test_parquet_holds_every_record_once_in_all_and_once_by_source(tmp_path):
+    import pyarrow.parquet
+
+    rows = [record(0, source="a/b"), record(1, source="c", metadata={"n": 2**70}), record(2, source="c")]
+    write_rows(tmp_path / "in.jsonl", [*rows, b"broken"])
+    done = run_script("schema", "parquet", "--input", "in.jsonl", "--output-dir", "p", cwd=tmp_path, check=0)
+    assert "4 in, 3 kept, 1 rejected" in done.err
+    found = pyarrow.parquet.read_table(tmp_path / "p" / "all.parquet").to_pylist()
+    assert [{**row, "metadata": json.loads(row["metadata"])} for row in found] == rows
+    names = sorted(path.name for path in (tmp_path / "p").glob("source-*"))
+    assert names == ["source-a_b-c14cddc0.parquet", "source-c.parquet"], "another source may be called a_b"
+    assert pyarrow.parquet.read_table(tmp_path / "p" / "source-c.parquet").num_rows == 2
+    run_script("schema", "audit", "p", cwd=tmp_path, check=0)
