@@ -1,270 +1,301 @@
-"""Fine-tune a model on any record file: a LoRA adapter whose loss counts the answers alone.
+"""Train a LoRA adapter on any record file, on the tokens of the answers alone.
 
-    python train.py --data data_split/train.jsonl --eval-data data_split/valid.jsonl
-    python train.py --data data_enhanced/train.json --model Qwen/Qwen2.5-Coder-1.5B-Instruct --output runs/qwen
+    python train.py --data data_split/train.jsonl --eval-data data_split/valid.jsonl --output runs/first
+    python train.py --data data_split/train.jsonl --model models/some-model --lr 1e-4 --on-long reject
     python train.py inspect --data data_split/train.jsonl --show-mask 2
     python train.py config init --output config.yaml
 
-In    a record file of any known shape; config.yaml of the current folder, if there is one; flags win over it
-Out   OUTPUT/adapter, OUTPUT/base (only for --model tiny), metrics.jsonl, config.yaml as it was used, rejects.jsonl
-      with every row that was not trained on, ledger.json
+In    any record file; a base model: a folder, a name on the hub, or `tiny`, which is built from the rows, offline
+Out   OUTPUT/adapter with the tokenizer it was trained with; base/ (of tiny), config.yaml, metrics.jsonl, ledger.json,
+      rejects.jsonl with every row that is not trained on and the reason; checkpoints/ for --resume
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
-from importlib.util import find_spec
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+import msgspec
 
 import schema
-from stages.train import settings
+from stages.train import adapter, models, rows, settings, tiny
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from trl import SFTTrainer
 
-    from stages.train.rows import Row, Usable
-
-STAGE = "train"
-Given = dict[tuple[str, str], Any]
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False)
+OUTPUT = click.Path(file_okay=False, path_type=Path)
+LEDGER, METRICS, REJECTS = "ledger.json", "metrics.jsonl", "rejects.jsonl"
 
 
-def read_records(path: Path, reject: schema.Reject) -> list[schema.Record]:
-    return [schema.adopt(record) for record in schema.progress(schema.read(path, reject), str(path))]
+class Intake:
+    """Takes what is not trained on, and counts it by reason."""
+
+    def __init__(self, put: schema.Reject):
+        self.put = put
+        self.reasons: Counter[str] = Counter()
+        self.example = ""
+
+    def __call__(self, item: Any, message: str, code: str = "invalid", line: int | None = None) -> None:
+        self.reasons[code] += 1
+        self.example = self.example or message
+        self.put(item, message, code=code, line=line)
 
 
-def put_aside(usable: Usable, reject: schema.Reject, reasons: Counter[str]) -> list[Row]:
-    """Write down what is not trained on; the rest is returned."""
-    for record, fault in usable.rejected:
-        reject(record, fault.message, code=fault.code)
-    for name, count in Counter(fault.code for _, fault in usable.rejected).items():
-        schema.log(f"  {count:,} {name}")
-    reasons.update(fault.code for _, fault in usable.rejected)
-    return usable.rows
+class Prepared(NamedTuple):
+    """What both sides of the data came to."""
+
+    train: list[rows.Row]
+    held_out: list[rows.Row]
+    speaker: rows.Speaker
 
 
-def counting(put: schema.Reject, reasons: Counter[str]) -> schema.Reject:
-    """A reject function for lines that are no records."""
-
-    def reject(item: Any, message: str, code: str = "invalid", line: int | None = None) -> None:
-        reasons[code] += 1
-        put(item, message, code=code, line=line)
-
-    return reject
-
-
-def base_for(config: settings.Config, records: list[schema.Record], output: Path) -> str:
-    """The base model: what was named, or the tiny one, built if need be."""
-    if config.model.model != "tiny":
-        return config.model.model
-    from stages.train import tiny
-
-    return str(tiny.build(output / "base", records, config))
-
-
-def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    with schema.atomic(path) as file:
-        for row in rows:
-            file.write(schema.encode(row) + b"\n")
+def prepare(data: str, eval_data: str | None, config: settings.Config, intake: Intake) -> Prepared:
+    """Read, tokenize and check every row, before anything expensive happens."""
+    records = list(rows.usable(data, intake))
+    if not records:
+        raise schema.Failure(no_rows(data, intake))
+    held_out = list(rows.usable(eval_data, intake)) if eval_data else []
+    if config.model.name == "tiny":
+        speaker = tiny.build_speaker(records, config)
+    else:
+        speaker = models.load_speaker(models.find_model(config.model.name))
+    train_rows = fitting(encoded(records, speaker, intake), speaker, config.data, intake, data)
+    if not train_rows:
+        raise schema.Failure(no_rows(data, intake))
+    return Prepared(
+        train_rows, fitting(encoded(held_out, speaker, intake), speaker, config.data, intake, str(eval_data)), speaker
+    )
 
 
-def write_text(path: Path, text: str) -> None:
-    with schema.atomic(path) as file:
-        file.write(text.encode())
+def no_rows(data: str, intake: Intake) -> str:
+    reasons = ", ".join(f"{count:,} {code}" for code, count in intake.reasons.most_common(3))
+    why = f"{reasons}; the first: {intake.example}" if reasons else "it is empty"
+    return f"{data}: no row can be trained on ({why})"
 
 
-def resolve(config: Path | None, given: Given) -> settings.Config:
-    """The settings; without --config, those of config.yaml in the current folder."""
-    if config and not config.is_file():
-        raise click.UsageError(f"--config {config}: there is no such file; python train.py config init writes one")
-    here = Path("config.yaml")
-    return settings.resolve(config or (here if here.is_file() else None), given)
+def encoded(records: Sequence[schema.Record], speaker: rows.Speaker, reject: schema.Reject) -> list[rows.Row]:
+    found = []
+    for record in records:
+        row = rows.encode(speaker, record)
+        if isinstance(row, schema.Fault):
+            reject(record, row.message, code=row.code)
+        else:
+            found.append(row)
+    return found
 
 
-def require_packages() -> None:
-    # Read when torch is loaded: threads that wait without spinning leave the processor to those that work.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    for package in ("torch", "transformers", "peft", "trl", "datasets"):
-        if find_spec(package) is None:
-            raise click.UsageError(f"train needs the package {package}: pip install 'linemill[train]'")
+def fitting(
+    found: list[rows.Row], speaker: rows.Speaker, told: settings.Data, reject: schema.Reject, name: str
+) -> list[rows.Row]:
+    """The rows that are short enough, after what --on-long says was done with the others."""
+    limit = told.max_length
+    if all(len(row.ids) <= limit for row in found):
+        return found
+    if told.on_long == "fail":
+        schema.log(rows.table(found))
+        raise schema.Failure(f"{name}: {rows.long_rows_cost(speaker, found, limit)}")
+    fits = []
+    for row in found:
+        shorter: rows.Row | schema.Fault = row
+        if len(row.ids) > limit:
+            fault = schema.Fault("too_long", f"{len(row.ids):,} tokens, at most {limit:,} are trained on")
+            shorter = rows.trim(speaker, row, limit) if told.on_long == "trim-prompt" else fault
+        if isinstance(shorter, schema.Fault):
+            reject(row.record, shorter.message, code=shorter.code)
+        else:
+            fits.append(shorter)
+    return fits
 
 
-def quiet(command: Callable[..., Any]) -> Callable[..., Any]:
-    def tell(context: click.Context, option: click.Parameter, value: bool) -> None:
-        schema.set_verbosity(-1 if value else 0)
+def base_folder(prepared: Prepared, config: settings.Config, output: Path) -> Path:
+    """Where the base model is; the tiny one is built first, unless it stands there from the same rows and settings."""
+    if config.model.name != "tiny":
+        return models.find_model(config.model.name)
+    base = output / "base"
+    if tiny.is_current(base, tiny.fingerprint(prepared.train, config)):
+        schema.log(f"train: {base} is used again, it was built from the same rows and settings")
+    else:
+        tiny.build(prepared.train, prepared.speaker, config, base)
+    return base
 
-    said: dict[str, Any] = {"is_flag": True, "expose_value": False, "callback": tell}
-    return click.option("-q", "--quiet", help="Say nothing but errors.", **said)(command)
+
+def train_adapter(prepared: Prepared, config: settings.Config, output: Path, *, resume: bool) -> SFTTrainer:
+    base = base_folder(prepared, config, output)
+    dtype = models.choose_dtype(config.model.dtype)
+    speaker = models.load_speaker(base)
+    job = adapter.Job(prepared.train, prepared.held_out, speaker, base, dtype, config)
+    # A folder is named as it is seen from the adapter, so that a run that is moved as a whole still fits together.
+    is_folder = config.model.name == "tiny" or Path(config.model.name).is_dir()
+    base_name = os.path.relpath(base, output / "adapter") if is_folder else config.model.name
+    with schema.folder(output / "adapter") as staging:
+        trainer = adapter.train(models.load_model(base, dtype), job, output / "checkpoints", resume=resume)
+        adapter.save(trainer, job, base_name, staging)
+    return trainer
 
 
-CONFIG = click.option(
+def write_records_of_the_run(trainer: SFTTrainer, config: settings.Config, output: Path) -> None:
+    with schema.atomic(output / "config.yaml") as file:
+        file.write(settings.to_yaml(config).encode())
+    with schema.atomic(output / METRICS) as file:
+        for entry in adapter.metrics(trainer):
+            file.write(schema.encode(entry) + b"\n")
+
+
+def write_ledger(data: list[str], prepared: Prepared, intake: Intake, config: settings.Config, output: Path) -> None:
+    kept, rejected = len(prepared.train) + len(prepared.held_out), intake.reasons.total()
+    schema.write_ledger(
+        output / LEDGER,
+        stage="train",
+        inputs=data,
+        outputs=[],
+        rejects=output / REJECTS,
+        files=[*sorted((output / "adapter").iterdir()), output / "config.yaml", output / METRICS],
+        counts={"in": kept + rejected, "kept": kept, "rejected": rejected, "merged": 0},
+        reasons=dict(intake.reasons),
+        options=msgspec.to_builtins(config),
+        extra={
+            "trained_rows": len(prepared.train),
+            "held_out_rows": len(prepared.held_out),
+            "trained_tokens": sum(row.answer for row in prepared.train),
+        },
+    )
+    for code, count in intake.reasons.most_common():
+        schema.log(f"  {count:,} {code}")
+    schema.log(
+        f"train: {kept + rejected:,} in, {kept:,} kept ({len(prepared.train):,} trained, "
+        f"{len(prepared.held_out):,} held out), {rejected:,} rejected -> {output / 'adapter'}"
+    )
+
+
+@contextmanager
+def libraries(config: settings.Config) -> Iterator[None]:
+    models.require_packages()
+    models.settle_environment(config.model.name)
+    with models.quiet_libraries():
+        yield
+
+
+def be_quiet(context: click.Context, option: click.Parameter, value: bool) -> None:
+    if value:
+        schema.set_verbosity(-1)
+
+
+quiet = click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=be_quiet, help="Only errors.")
+config_option = click.option(
     "--config",
-    type=click.Path(path_type=Path),
+    "config_file",
+    type=FILE,
     metavar="FILE",
-    help="Settings.  [default: config.yaml, if it is there]",
+    help="Settings in YAML; a flag wins over it.  [default: config.yaml where there is one]",
 )
 
 
 @click.group(cls=schema.group("train"), context_settings=schema.CONTEXT)
 def cli() -> None:
-    """Fine-tune a model on any record file. Without a command: train."""
+    """Train a LoRA adapter, look at what would be trained, write and check settings. Without a command: train."""
 
 
-@cli.command()
-@click.option("--data", required=True, type=FILE, metavar="FILE", help="Records to train on, of any known shape.")
-@click.option("--eval-data", type=FILE, metavar="FILE", help="Records whose loss is measured after each epoch.")
-@click.option(
-    "--output", default="runs/default", type=click.Path(file_okay=False, path_type=Path), help="Folder of this run."
-)
-@click.option("--resume", is_flag=True, help="Go on from the newest complete checkpoint of OUTPUT.")
-@CONFIG
-@settings.flags
+@cli.command("train")
+@click.option("--data", required=True, type=FILE, metavar="FILE", help="Record file of any known shape.")
+@click.option("--eval-data", type=FILE, metavar="FILE", help="Held-out records: their loss is taken each epoch.")
+@click.option("--output", default="runs/default", type=OUTPUT, metavar="DIR", help="Folder of the run.")
+@click.option("--resume", is_flag=True, help="Go on from the newest whole checkpoint of the same run.")
+@config_option
+@settings.flags()
 @quiet
-def train(data: Path, eval_data: Path | None, output: Path, resume: bool, config: Path | None, given: Given) -> None:
-    """Train a LoRA adapter."""
-    told = resolve(config, given)
-    require_packages()
-    with schema.lock(output):
-        run(data, eval_data, output, told, resume=resume)
-
-
-def run(data: Path, eval_data: Path | None, output: Path, config: settings.Config, *, resume: bool) -> None:
-    from stages.train import adapter
-
-    reasons: Counter[str] = Counter()
-    with adapter.quiet_libraries(), schema.rejects(output, output / "rejects.jsonl", stage=STAGE) as put:
-        records = read_records(data, counting(put, reasons))
-        described = [record for record in records if record["description"].strip()]
-        if not described:
-            raise schema.Failure(no_rows(data, records, reasons))
-        base = base_for(config, described, output)
-        tokenizer = adapter.load_tokenizer(base)
-        rows = put_aside(judge(records, tokenizer, config), put, reasons)
-        if not rows:
-            raise schema.Failure(no_rows(data, records, reasons))
-        kept_aside = (
-            put_aside(judge(read_records(eval_data, put), tokenizer, config), put, Counter()) if eval_data else []
-        )
-        model = adapter.load_model(base, config.model.dtype)
-        name = adapter.base_name(base, output / "adapter")
-        steps = adapter.train(model, tokenizer, rows, kept_aside, config, output, name, resume=resume)
-    finish(data, eval_data, output, config, steps, len(rows), reasons)
-
-
-def judge(records: list[schema.Record], tokenizer: PreTrainedTokenizerBase, config: settings.Config) -> Usable:
-    from stages.train.rows import usable
-
-    return usable(records, tokenizer, config.data)
-
-
-def no_rows(data: Path, records: list[schema.Record], reasons: Counter[str]) -> str:
-    waiting = sum(not record["description"].strip() for record in records)
-    why = [f"{waiting:,} have no description (prepare_data_with_llm.py writes them)"] if waiting else []
-    why += [f"{count:,} {name}" for name, count in reasons.items()]
-    return f"{data}: there is no row to train on: {', '.join(why) or 'the file is empty'}"
-
-
-def finish(
-    data: Path,
-    eval_data: Path | None,
-    output: Path,
-    config: settings.Config,
-    steps: list[dict[str, Any]],
-    kept: int,
-    reasons: Counter[str],
+def train_command(
+    data: str, eval_data: str | None, output: Path, resume: bool, config_file: str | None, **flags: Any
 ) -> None:
-    """What a run leaves beside the adapter; the ledger comes last and says that the run is complete."""
-    write_lines(output / "metrics.jsonl", steps)
-    write_text(output / "config.yaml", settings.to_yaml(config, comments=False))
-    rejected = reasons.total()
-    files = [path for folder in ("base", "adapter") for path in sorted((output / folder).glob("*")) if path.is_file()]
-    schema.write_ledger(
-        output / "ledger.json",
-        stage=STAGE,
-        inputs=[data, *([eval_data] if eval_data else [])],
-        outputs=[],
-        files=[*files, output / "config.yaml"],
-        counts={"in": kept + rejected, "kept": kept, "rejected": rejected, "merged": 0},
-        reasons=dict(reasons),
-        options={leaf.flag[2:]: getattr(getattr(config, leaf.section), leaf.name) for leaf in settings.leaves()},
-        extra={"last": steps[-1] if steps else None},
-    )
-    schema.log(f"{STAGE}: {kept + rejected:,} in, {kept:,} trained on, {rejected:,} rejected -> {output / 'adapter'}")
+    """Train a LoRA adapter on DATA."""
+    config = settings.resolve(config_file, flags)
+    with libraries(config), schema.lock(output):
+        with schema.rejects(output, output / REJECTS, stage="train") as put:
+            intake = Intake(put)
+            prepared = prepare(data, eval_data, config, intake)
+            trainer = train_adapter(prepared, config, output, resume=resume)
+            write_records_of_the_run(trainer, config, output)
+        write_ledger([data, eval_data] if eval_data else [data], prepared, intake, config, output)
 
 
 @cli.command()
-@click.option("--data", required=True, type=FILE, metavar="FILE", help="Records to look at.")
-@click.option("--show-mask", default=0, type=click.IntRange(0), metavar="N", help="Show what is learnt of N rows.")
-@CONFIG
-@settings.flags
-def inspect(data: Path, show_mask: int, config: Path | None, given: Given) -> None:
-    """Lengths in tokens, every row that would be rejected, and which tokens are learnt. Trains nothing."""
-    from stages.train.rows import masked_text, percentiles
-
-    told = resolve(config, given)
-    require_packages()
-    told.data.on_long = "reject"  # here they are counted, not acted on
-    from stages.train import adapter, tiny
-
-    reasons: Counter[str] = Counter()
-    with adapter.quiet_libraries():
-        records = read_records(data, counting(lambda *_, **__: None, reasons))
-        is_tiny = told.model.model == "tiny"
-        tokenizer = tiny.make_tokenizer(records, told.tiny) if is_tiny else adapter.load_tokenizer(told.model.model)
-        found = judge(records, tokenizer, told)
-    reasons.update(fault.code for _, fault in found.rejected)
-    click.echo(f"{len(found.rows):,} rows can be trained on, {reasons.total():,} can not")
-    for name, count in reasons.most_common():
-        click.echo(f"  {count:,} {name}")
-    if found.rows:
-        click.echo(f"tokens: {percentiles([len(row.tokens) for row in found.rows])}")
-        click.echo(f"of the answers: {percentiles([len(row.tokens) - row.start for row in found.rows])}")
-    for row in found.rows[:show_mask]:
-        show(masked_text(row, tokenizer))
+@click.option("--data", required=True, type=FILE, metavar="FILE", help="Record file of any known shape.")
+@click.option("--show-mask", default=0, type=click.IntRange(0), metavar="N", help="Show the tokens of N rows.")
+@config_option
+@settings.flags("model", "data", "tiny")
+@quiet
+def inspect(data: str, show_mask: int, config_file: str | None, **flags: Any) -> None:
+    """Show how long the rows of DATA are, and which of their tokens would be trained."""
+    config = settings.resolve(config_file, flags)
+    with libraries(config):
+        intake = Intake(lambda *_, **__: None)
+        whole = msgspec.structs.replace(config, data=settings.Data(max_length=2**31))
+        prepared = prepare(data, None, whole, intake)
+    limit = config.data.max_length
+    long = sum(len(row.ids) > limit for row in prepared.train)
+    click.echo(rows.table(prepared.train))
+    click.echo(f"{len(prepared.train):,} rows, {long:,} of them longer than {limit:,} tokens")
+    for code, count in intake.reasons.most_common():
+        click.echo(f"{count:,} rows can not be trained on: {code}")
+    for number, row in enumerate(islice(prepared.train, show_mask), 1):
+        click.echo(f"\nrow {number}: {row.prompt:,} tokens of prompt, {row.answer:,} [trained]; id {row_id(row)}")
+        click.echo("".join(shown(text, trained) for text, trained in rows.marked(prepared.speaker, row)))
 
 
-def show(facts: dict[str, Any]) -> None:
-    click.echo(f"\n{facts['id'][:12]}: {facts['tokens']:,} tokens; what is learnt stands between >>> and <<<")
-    click.echo(f"{facts['read']}>>>{click.style(facts['learnt'], fg='green')}<<<")
+def row_id(row: rows.Row) -> str:
+    return str(row.record["metadata"]["id"])
+
+
+def shown(text: str, trained: bool) -> str:
+    """A trained token stands in brackets; on a terminal it is green, too."""
+    visible = text.replace("\n", "\\n\n")
+    return click.style(f"[{visible}]", fg="green") if trained else visible
 
 
 @cli.group("config")
-def config_group() -> None:
-    """Write, check or show the settings."""
+def config_commands() -> None:
+    """Write, check and show the settings of a training."""
 
 
-@config_group.command()
-@click.option("--output", default="config.yaml", type=click.Path(path_type=Path), help="File to write.")
-@click.option("--force", is_flag=True, help="Write over a file that is there.")
-def init(output: Path, force: bool) -> None:
-    """Write all settings with their defaults, each with what it means."""
-    if output.exists() and not force:
-        raise click.UsageError(f"{output} is already there; --force writes over it")
-    write_text(output, settings.to_yaml(settings.Config()))
-    schema.log(f"{STAGE}: {output} written")
+@config_commands.command("init")
+@click.option("--output", default=settings.DEFAULT_FILE, metavar="FILE", help='File to write; "-" shows it.')
+@click.option("--template", default="default", type=click.Choice(["default"]), help="What to start from.")
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+def init_config(output: str, template: str, force: bool) -> None:
+    """Write a file with every setting, its default and its meaning."""
+    text = settings.to_yaml(settings.Config())
+    if output == "-":
+        click.echo(text, nl=False)
+        return
+    if Path(output).exists() and not force:
+        raise click.UsageError(f"{output} is there already; --force replaces it, --output names another file")
+    with schema.atomic(output) as file:
+        file.write(text.encode())
+    schema.log(f"train: the settings of the template {template} -> {output}")
 
 
-@config_group.command()
-@CONFIG
-def validate(config: Path | None) -> None:
-    """Say whether a settings file can be used; exit code 2 when it can not."""
-    resolve(config, {})
-    schema.log(f"{STAGE}: {config or 'config.yaml'}: every setting is known and in range")
+@config_commands.command("validate")
+@click.option(
+    "--config", "config_file", default=settings.DEFAULT_FILE, type=FILE, metavar="FILE", help="File to check."
+)
+def validate_config(config_file: str) -> None:
+    """Check that a file holds only settings that exist, with values that they take."""
+    settings.resolve(config_file, {})
+    schema.log(f"train: {config_file}: all settings are known, all values are in their range")
 
 
-@config_group.command("show")
-@CONFIG
-@settings.flags
-def show_config(config: Path | None, given: Given) -> None:
-    """Print the settings as a training would use them."""
-    click.echo(settings.to_yaml(resolve(config, given), comments=False), nl=False)
+@config_commands.command("show")
+@config_option
+@settings.flags()
+def show_config(config_file: str | None, **flags: Any) -> None:
+    """Show the settings that a training with this file and these flags would have."""
+    click.echo(settings.to_yaml(settings.resolve(config_file, flags)), nl=False)
 
 
 if __name__ == "__main__":

@@ -1,313 +1,514 @@
-"""train.py: the right tokens are learnt, nothing is cut or lost in silence, and the same run gives the same weights."""
+"""train.py: settings, what is trained and what is not, the same result twice, resume, and the tiny base."""
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
+import click
 import pytest
 from conftest import CLEAN, ROOT, read_rows, record, run_script, write_rows
 
 import schema
-from stages.train import rows as train_rows
-from stages.train import settings, tiny
+from stages.train import adapter, rows, settings, tiny
 
-FAST = ["--tiny-steps", "3", "--tiny-hidden", "32", "--tiny-layers", "1", "--tiny-feed-forward", "64"]
-FAST += ["--tiny-vocabulary", "400", "--epochs", "1", "--accumulation", "2", "--log-every", "1"]
-
-
-def train(*arguments, cwd, check=0, output="run"):
-    return run_script("train.py", "--output", output, *FAST, *arguments, cwd=cwd, check=check)
-
-
-def digest(folder):
-    return schema.sha256((folder / "adapter" / "adapter_model.safetensors").read_bytes())
+TRAIN = ROOT / "train.py"
+QUICK = ("--tiny-steps", 3, "--tiny-vocab-size", 400, "--tiny-layers", 1, "--tiny-feed-forward", 256)
+# 24 rows are one step: what the first step reports is the loss of the untouched base on all of them.
+WHOLE = ("--batch-size", 8, "--accumulation", 3, "--lr", 1e-3, "--save-steps", 1, "--keep-checkpoints", 9)
+LONG = "Draw it slowly, and then say in many words what it is that was drawn and why. " * 30
+# Importing torch, transformers and trl costs more than each of these trainings: one process does it, and each run is
+# a fork of that process. One run of the tests is a process of its own, as a user would start it.
+SERVER = """
+import json, os, runpy, sys
+sys.path.insert(0, {root!r})
+import datasets, peft, transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
+from trl import SFTConfig, SFTTrainer
+print("ready", flush=True)
+for line in sys.stdin:
+    job = json.loads(line)
+    if pid := os.fork():
+        print(pid, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+        continue
+    os.chdir(job["cwd"])
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(job[name], os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
+    sys.argv = [{train!r}, *job["arguments"]]
+    try:
+        runpy.run_path({train!r}, run_name="__main__")
+    except SystemExit as end:
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(end.code or 0)
+    except BaseException as error:
+        print("Traceback", repr(error), file=sys.stderr, flush=True)
+        os._exit(99)
+"""
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """One undisturbed run on twelve scenes, one of them without a description and one line broken."""
-    folder = tmp_path_factory.mktemp("train")
-    waiting = record(50, description="", metadata={"needs_description": True, "id": "waiting"})
-    write_rows(folder / "rows.jsonl", [*map(record, range(12)), waiting, b"broken"])
-    write_rows(folder / "valid.jsonl", [record(60), record(61)])
-    done = train("--data", "rows.jsonl", "--eval-data", "valid.jsonl", "--save-every", "2", cwd=folder)
-    return folder, done
+def run(tmp_path_factory):
+    """Run train.py in a fork of a process that has imported everything; `watch` may kill it."""
+    home = tmp_path_factory.mktemp("home")
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER.format(root=str(ROOT), train=str(TRAIN))],
+        env=CLEAN | {"HOME": str(home), "PYTHONHASHSEED": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdout.readline() == "ready\n"
+
+    def start(*arguments, cwd, check=0, watch=None):
+        job = {"arguments": [str(word) for word in arguments], "cwd": str(cwd)}
+        job |= {name: str(home / name) for name in ("out", "err")}
+        server.stdin.write(json.dumps(job) + "\n")
+        server.stdin.flush()
+        pid = int(server.stdout.readline())
+        if watch:
+            watch(pid)
+        code = int(server.stdout.readline())
+        out, err = ((home / name).read_text() for name in ("out", "err"))
+        assert code == check, f"exit code {code}, not {check}\n{err}\n{out}"
+        assert "Traceback" not in err, err
+        return SimpleNamespace(out=out, err=err)
+
+    yield start
+    server.stdin.close()
+    server.wait(timeout=30)
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
-    return tiny.make_tokenizer([record(number) for number in range(20)], settings.Tiny(vocabulary=400))
+def data(tmp_path_factory):
+    """24 rows to learn, one without a description, one line that is no JSON; and 4 rows held out."""
+    folder = tmp_path_factory.mktemp("data")
+    undescribed = record(90, description="", metadata={"kind": "code", "needs_description": True})
+    write_rows(folder / "train.jsonl", [*(record(number) for number in range(24)), undescribed, b"{broken"])
+    write_rows(folder / "valid.jsonl", [record(number) for number in range(30, 34)])
+    return folder
 
 
-# --- a whole run ------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """One whole training, started as a user would."""
+    folder = tmp_path_factory.mktemp("trained")
+    done = run_script(
+        "train.py",
+        *("--data", data / "train.jsonl", "--eval-data", data / "valid.jsonl", "--output", "runs/a"),
+        *(*QUICK, *WHOLE, "--max-steps", 5),
+        cwd=folder,
+        check=0,
+        env={"PYTHONHASHSEED": "0"},
+    )
+    return SimpleNamespace(folder=folder, output=folder / "runs" / "a", err=done.err, out=done.out)
 
 
-def test_a_run_leaves_adapter_base_metrics_settings_and_a_ledger_that_adds_up(trained):
-    folder, done = trained
-    run = folder / "run"
-    assert "14 in, 12 trained on, 2 rejected" in done.err
-    assert {path.name for path in run.iterdir() if path.is_dir()} == {"adapter", "base", "checkpoints"}
-    assert json.loads((run / "adapter" / "adapter_config.json").read_bytes())["base_model_name_or_path"] == "../base"
-    steps = read_rows(run / "metrics.jsonl")
-    assert [row["step"] for row in steps if "loss" in row] == [1, 2, 3, 4, 5, 6]
-    assert any("eval_loss" in row for row in steps)
-    assert {row["metadata"]["error"]["code"] for row in read_rows(run / "rejects.jsonl")} == {
-        "no_description",
-        "not_json",
-    }
-    assert "parameters are trained" in done.err
-    run_script("schema", "audit", "run", cwd=folder, check=0)
+@pytest.fixture(scope="module")
+def speaker():
+    """The tokenizer of the tiny model for scenes 0 to 23."""
+    config = settings.check({"tiny": {"vocab_size": 400}}, "test")
+    return tiny.build_speaker([record(number) for number in range(24)], config)
 
 
-def test_the_saved_settings_give_the_same_settings_again(trained):
-    folder, _ = trained
-    told = settings.resolve(folder / "run" / "config.yaml", {})
-    assert told.tiny.steps == 3
-    assert told.training.accumulation == 2
-
-
-def test_the_same_data_and_seed_give_the_same_adapter_and_another_seed_another(trained, tmp_path):
-    folder, _ = trained
-    for name in ("rows.jsonl", "valid.jsonl"):
-        shutil.copy(folder / name, tmp_path)
-    train("--data", "rows.jsonl", "--eval-data", "valid.jsonl", "--save-every", "2", cwd=tmp_path)
-    assert digest(tmp_path / "run") == digest(folder / "run")
-    assert (tmp_path / "run/metrics.jsonl").read_bytes() == (folder / "run/metrics.jsonl").read_bytes()
-    again = train("--data", "rows.jsonl", "--eval-data", "valid.jsonl", "--seed", "7", cwd=tmp_path)
-    assert "used again" not in again.err, "another seed is another base"
-    assert digest(tmp_path / "run") != digest(folder / "run")
-
-
-def test_a_run_that_is_killed_and_resumed_gives_the_undisturbed_adapter(trained, tmp_path):
-    folder, _ = trained
-    shutil.copytree(folder, tmp_path / "copy")
-    copy = tmp_path / "copy"
-    shutil.rmtree(copy / "run" / "adapter")
-    shutil.rmtree(copy / "run" / "checkpoints" / "checkpoint-6")
-    # A checkpoint that a kill tore, and one whose number sorts first as text.
-    torn = copy / "run" / "checkpoints" / "checkpoint-10"
-    shutil.copytree(copy / "run" / "checkpoints" / "checkpoint-4", torn)
-    (torn / "optimizer.pt").unlink()
-    resume = ["--data", "rows.jsonl", "--eval-data", "valid.jsonl", "--save-every", "2", "--resume"]
-    done = train(*resume, cwd=copy)
-    assert "checkpoint-10 is not complete (optimizer.pt is missing)" in done.err
-    assert "going on from run/checkpoints/checkpoint-4" in done.err
-    assert "is used again" in done.err
-    assert digest(copy / "run") == digest(folder / "run")
-
-
-def test_a_kill_never_leaves_half_an_adapter(trained, tmp_path):
-    folder, _ = trained
-    shutil.copytree(folder, tmp_path / "copy")
-    old = digest(tmp_path / "copy" / "run")
-    # Another learning rate, so that a finished run would be seen; six steps, so that it is not finished at the first.
-    command = [sys.executable, str(ROOT / "train.py"), "--output", "run", *FAST, "--data", "rows.jsonl", "--lr", "0.01"]
-    env = CLEAN | {"HOME": str(tmp_path)}
-    process = subprocess.Popen(command, cwd=tmp_path / "copy", env=env, stderr=subprocess.PIPE, start_new_session=True)
-    for line in process.stderr:
-        if b"step 1 of" in line and b"base" not in line:
-            break
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert digest(tmp_path / "copy" / "run") == old
-
-
-# --- which tokens are learnt ------------------------------------------------------------------------------------------
-
-
-def test_only_the_answer_and_its_end_are_learnt(tokenizer):
-    row = train_rows.encode(record(3), tokenizer)
-    assert row.labels[: row.start] == [-100] * row.start
-    assert row.labels[row.start :] == row.tokens[row.start :]
-    learnt = tokenizer.decode(row.tokens[row.start :])
-    assert learnt == record(3)["code"] + "<|im_end|>\n"
-    assert record(3)["description"] in tokenizer.decode(row.tokens[: row.start])
-    assert tokenizer.pad_token_id != tokenizer.eos_token_id
-
-
-FAULTY_TEMPLATES = [
-    ("{% for m in messages %}{{ m.content }}{% endfor %}{{ eos_token if not add_generation_prompt }}", None),
-    ("{% for m in messages %}{{ m.content }}{% endfor %}", "no_end"),
-    ("{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}{{ eos_token }}", "prompt_not_prefix"),
-    ("{{ messages[0].content }}", "nothing_to_learn"),
-]
-
-
-@pytest.mark.parametrize(("template", "fault"), FAULTY_TEMPLATES, ids=[str(fault) for _, fault in FAULTY_TEMPLATES])
-def test_a_template_that_would_ruin_the_training_is_named(tokenizer, template, fault):
-    spoilt = tiny.make_tokenizer([record(number) for number in range(20)], settings.Tiny(vocabulary=400))
-    spoilt.chat_template = template
-    found = train_rows.encode(record(), spoilt)
-    assert (found.code if isinstance(found, schema.Fault) else None) == fault
-
-
-def test_a_start_token_that_stands_twice_is_named(tokenizer):
-    doubled = tiny.make_tokenizer([record()], settings.Tiny(vocabulary=400))
-    doubled.bos_token = "<|im_start|>"
-    assert train_rows.encode(record(), doubled).code == "double_start"
-
-
-def test_a_system_text_of_the_row_is_part_of_the_prompt(tokenizer):
-    row = train_rows.encode(record(metadata={"system": "You draw."}), tokenizer)
-    assert tokenizer.decode(row.tokens[: row.start]).startswith("<|im_start|>system\nYou draw.")
-
-
-# --- rows that are too long -------------------------------------------------------------------------------------------
-
-
-def long_prompt():
-    return record(1, description="Draw a circle. " * 200)
-
-
-def long_answer():
-    return record(2, code=record(2)["code"] + "# more\n" * 400)
-
-
-def judge(tokenizer, rows, on_long):
-    return train_rows.usable(rows, tokenizer, settings.Data(max_length=400, on_long=on_long))
-
-
-def test_rows_that_are_too_long_fail_with_the_choices_and_what_they_cost(tokenizer):
-    with pytest.raises(schema.Failure) as failure:
-        judge(tokenizer, [record(), long_prompt(), long_answer()], "fail")
-    said = failure.value.message
-    assert "2 of 3 rows have more than 400 tokens" in said
-    assert all(choice in said for choice in ("--max-length", "--on-long reject", "--on-long trim-prompt"))
-
-
-def test_rows_that_are_too_long_can_be_rejected_with_both_numbers(tokenizer):
-    found = judge(tokenizer, [record(), long_prompt(), long_answer()], "reject")
-    assert len(found.rows) == 1
-    assert [fault.code for _, fault in found.rejected] == ["too_long", "too_long"]
-    assert "max_length is 400" in found.rejected[0][1].message
-
-
-def test_a_prompt_can_be_trimmed_and_an_answer_never_is(tokenizer):
-    found = judge(tokenizer, [long_prompt(), long_answer()], "trim-prompt")
-    (row,) = found.rows
-    assert len(row.tokens) <= 400
-    assert tokenizer.decode(row.tokens[row.start :]) == record(1)["code"] + "<|im_end|>\n"
-    assert "...[Truncated]" in tokenizer.decode(row.tokens[: row.start])
-    assert [fault.code for _, fault in found.rejected] == ["too_long"]
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
+def test_every_setting_has_a_flag_with_its_default_in_the_help(tmp_path):
+    text = " ".join(run_script("train.py", "train", "--help", cwd=tmp_path, check=0).out.split())
+    for leaf in settings.leaves():
+        assert re.search(rf"{leaf.flag}\b", text), leaf.flag
+        assert leaf.meta.description.split(";")[0].split(".")[0] in text, leaf.flag
+        if leaf.default is not None and leaf.kind is not bool:
+            assert f"[default: {leaf.default}]" in text, leaf.flag
+
+
+def test_the_documented_defaults_hold():
+    told, lora = settings.Config().training, settings.Config().lora
+    assert (lora.r, lora.alpha, lora.dropout, lora.target_modules) == (16, 32, 0.05, "all-linear")
+    assert (told.lr, told.epochs, told.batch_size, told.accumulation) == (2e-4, 3, 1, 8)
+    assert (told.scheduler, told.warmup, told.weight_decay, told.max_grad_norm) == ("cosine", 0.03, 0.01, 1.0)
+    assert (told.seed, settings.Config().data.max_length, settings.Config().data.on_long) == (42, 1024, "fail")
+
+
+def test_a_flag_wins_over_the_file_and_the_file_over_the_default(tmp_path):
+    (tmp_path / "mine.yaml").write_text("training: {lr: 2e-5, epochs: 7}\nlora:\n")
+    shown = run_script("train.py", "config", "show", "--config", "mine.yaml", "--epochs", 2, cwd=tmp_path, check=0).out
+    (tmp_path / "shown.yaml").write_text(shown)
+    config = settings.resolve(str(tmp_path / "shown.yaml"), {})
+    assert (config.training.lr, config.training.epochs, config.training.seed) == (2e-5, 2.0, 42)
+
+
+def test_config_yaml_in_the_current_folder_is_read_without_being_named(tmp_path):
+    (tmp_path / "config.yaml").write_text("lora: {r: 5}\n")
+    assert "r: 5" in run_script("train.py", "config", "show", cwd=tmp_path, check=0).out
+
+
+def test_an_exponent_is_a_number_though_yaml_reads_text():
+    assert settings.check({"training": {"lr": "2e-4"}}, "x").training.lr == 2e-4
+
+
+WRONG = [
+    ("training: {lrr: 1}", "did you mean training.lr?"),
+    ("training: {num_epochs: 1}", "did you mean training.epochs?"),
+    ("training: {learning_rate: 1}", "did you mean training.lr?"),
+    ("lora_rank: 8", "did you mean lora.r?"),
+    ("trainning: {}", "did you mean training?"),
+    ("training: {lr: 0}", "training.lr: expected float > 0.0"),
+    ("training: {lr: fast}", "training.lr: expected float"),
+    ("training: {max_steps: 0}", "training.max_steps: expected int >= 1"),
+    ("data: {on_long: cut}", "data.on_long: invalid enum value 'cut'"),
+    ("tiny: {hidden_size: 300}", "a multiple of 256"),
+    ("training: 3", "training holds settings, not 3"),
+    ("- a", "holds a list"),
+    ("training: {lr: [", "not YAML at line 1"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), WRONG, ids=[text for text, _ in WRONG])
+def test_a_wrong_setting_is_named_with_the_nearest_right_one(tmp_path, text, said):
+    place = tmp_path / "config.yaml"
+    place.write_text(text)
+    with pytest.raises(click.UsageError) as error:
+        settings.resolve(str(place), {})
+    assert str(place) in error.value.message and said in error.value.message
+
+
+def test_wrong_settings_end_with_code_2_before_anything_is_written(tmp_path, data):
+    (tmp_path / "config.yaml").write_text("training: {lrr: 1}\n")
+    done = run_script("train.py", "config", "validate", cwd=tmp_path, check=2)
+    assert "did you mean training.lr?" in done.err
+    run_script("train.py", "--data", data / "train.jsonl", cwd=tmp_path, check=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_config_init_writes_what_the_project_carries_and_replaces_nothing(tmp_path):
+    run_script("train.py", "config", "init", "--output", "c.yaml", "--template", "default", cwd=tmp_path, check=0)
+    assert (tmp_path / "c.yaml").read_bytes() == (ROOT / "config.yaml").read_bytes()
+    assert settings.resolve(str(tmp_path / "c.yaml"), {}) == settings.Config()
+    run_script("train.py", "config", "validate", "--config", "c.yaml", cwd=tmp_path, check=0)
+    (tmp_path / "c.yaml").write_text("# mine\n")
+    assert "--force" in run_script("train.py", "config", "init", "--output", "c.yaml", cwd=tmp_path, check=2).err
+    assert (tmp_path / "c.yaml").read_text() == "# mine\n"
+
+
+# --- what is trained --------------------------------------------------------------------------------------------------
+
+
+def test_the_answer_and_its_end_are_trained_and_nothing_else(speaker):
+    row = rows.encode(speaker, record(3))
+    decode = speaker.tokenizer.decode
+    question = f"<|im_start|>user\n{record(3)['description']}<|im_end|>\n<|im_start|>assistant\n"
+    assert decode(row.ids[: row.prompt]) == question
+    assert decode([label for label in row.labels if label != rows.IGNORED]) == record(3)["code"] + "<|im_end|>"
+    assert row.labels[: row.prompt] == [rows.IGNORED] * row.prompt and len(row.labels) == len(row.ids)
+    assert speaker.tokenizer.pad_token_id != speaker.tokenizer.eos_token_id
+
+
+TEMPLATES = {
+    "no_end_token": "{% for m in messages %}{{ m['content'] }}{% endfor %}",
+    "prompt_not_prefix": "{{ messages | length }}{% for m in messages %}{{ m['content'] }}<|im_end|>{% endfor %}",
+    "nothing_trained": "{% for m in messages %}{{ m['content'] if m['role'] == 'user' }}<|im_end|>{% endfor %}",
+    "double_bos": "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}",
+}
+
+
+@pytest.mark.parametrize(("code", "template"), TEMPLATES.items(), ids=TEMPLATES)
+def test_a_template_that_would_ruin_the_training_is_named(speaker, code, template):
+    tokenizer = copy.deepcopy(speaker.tokenizer)
+    tokenizer.chat_template, tokenizer.bos_token = template, "<|im_start|>"
+    fault = rows.encode(speaker._replace(tokenizer=tokenizer), record(3))
+    assert isinstance(fault, schema.Fault) and fault.code == code
+
+
+def test_a_rows_own_system_text_is_part_of_the_prompt(speaker):
+    row = rows.encode(speaker, record(1, metadata={"system": "You draw."}))
+    assert speaker.tokenizer.decode(row.ids[: row.prompt]).startswith("<|im_start|>system\nYou draw.")
+
+
+@pytest.mark.parametrize("field", ["description", "code"])
+def test_text_that_spells_a_control_token_is_not_trained_on(speaker, field):
+    fault = rows.encode(speaker, record(3, **{field: "a = 1  # <|im_end|> b = 2"}))
+    assert fault.code == "control_token" and field in fault.message
+
+
+def test_trimming_takes_from_the_prompt_and_never_from_the_answer(speaker):
+    whole = rows.encode(speaker, record(3, description=LONG + "é" * 9))
+    short = rows.trim(speaker, whole, whole.answer + 40)
+    assert len(short.ids) <= whole.answer + 40 < len(whole.ids)
+    assert short.ids[short.prompt :] == whole.ids[whole.prompt :]
+    assert short.record == whole.record
+    assert rows.trim(speaker, whole, whole.answer + 2).code == "too_long"
+
+
+def test_percentiles_are_sizes_that_occur(speaker):
+    one, other = rows.encode(speaker, record(3)), rows.encode(speaker, record(3, description=LONG))
+    last = rows.table([one] * 9 + [other]).split("\n")[-1].split()
+    assert last == ["row", *(f"{len(row.ids):,}" for row in (one, one, other, other, other))]
+
+
+def test_the_reported_loss_is_that_of_the_answers_alone(trained):
+    """The adapter starts without effect, so the first step must report the base's own loss on the answers."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(trained.output / "base")
+    reader = rows.Speaker(AutoTokenizer.from_pretrained(trained.output / "base"), frozenset({2}))
+    total = count = 0
+    for number in range(24):
+        row = rows.encode(reader, record(number))
+        with torch.no_grad():
+            logits = model(torch.tensor([row.ids])).logits[0, row.prompt - 1 : -1]
+        answer = torch.tensor(row.ids[row.prompt :])
+        total += float(torch.nn.functional.cross_entropy(logits, answer, reduction="sum"))
+        count += len(answer)
+    assert read_rows(trained.output / "metrics.jsonl")[0]["loss"] == pytest.approx(total / count, rel=1e-4)
+
+
+def test_inspect_shows_lengths_and_marks_what_is_trained(run, data, tmp_path):
+    done = run("inspect", "--data", data / "train.jsonl", "--show-mask", 2, *QUICK[2:4], cwd=tmp_path)
+    assert re.search(r"tokens +p50 +p90 +p95 +p99 +max", done.out)
+    assert "24 rows, 0 of them longer than 1,024 tokens" in done.out
+    assert "1 rows can not be trained on: needs_description" in done.out
+    shown = done.out.split("\nrow 2:")[0].split("\nrow 1:")[1]
+    assert "[" not in shown.split("assistant\\n")[0].split("\n", 1)[1]
+    assert shown.rstrip().endswith("[<|im_end|>]") and done.out.count("[<|im_end|>]") == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- a training -------------------------------------------------------------------------------------------------------
+
+
+def test_a_training_leaves_everything_that_the_next_stage_needs(trained):
+    adapter_files = {path.name for path in (trained.output / "adapter").iterdir()}
+    assert {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "tokenizer.json",
+        "chat_template.jinja",
+    } <= adapter_files
+    config = json.loads((trained.output / "adapter" / "adapter_config.json").read_bytes())
+    assert config["base_model_name_or_path"] == "../base", "a run that is moved as a whole still fits together"
+    assert settings.resolve(str(trained.output / "config.yaml"), {}).training.lr == 1e-3
+    lines = read_rows(trained.output / "metrics.jsonl")
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5]
+    assert [line["step"] for line in lines if "eval_loss" in line] == [1, 2, 3, 4, 5]
+    assert not any("runtime" in name or "second" in name for line in lines for name in line)
+    assert re.search(r"[\d,]+ of [\d,]+ weights are trained \([\d.]+%\) in float32 on cpu", trained.err)
+    assert trained.out == ""
+
+
+def test_rows_that_are_not_trained_on_are_kept_with_their_reason(trained):
+    errors = [row["metadata"]["error"] for row in read_rows(trained.output / "rejects.jsonl")]
+    assert sorted(error["code"] for error in errors) == ["needs_description", "not_json"]
+    ledger = json.loads((trained.output / "ledger.json").read_bytes())
+    assert ledger["counts"] == {"in": 30, "kept": 28, "rejected": 2, "merged": 0}
+    assert "train: 30 in, 28 kept (24 trained, 4 held out), 2 rejected -> runs/a/adapter" in trained.err
+    assert schema.audit(trained.output / "ledger.json") == []
+
+
+def test_the_same_run_gives_the_same_bytes(run, trained, data, tmp_path):
+    sides = ("--data", data / "train.jsonl", "--eval-data", data / "valid.jsonl")
+    run(*sides, "--output", "runs/a", *QUICK, *WHOLE, "--max-steps", 5, cwd=tmp_path)
+    for name in ("adapter/adapter_model.safetensors", "adapter/adapter_config.json", "adapter/tokenizer.json"):
+        assert digest(tmp_path / "runs" / "a" / name) == digest(trained.output / name), name
+    for name in ("base/model.safetensors", "metrics.jsonl", "config.yaml", "rejects.jsonl"):
+        assert digest(tmp_path / "runs" / "a" / name) == digest(trained.output / name), name
+
+
+def kill_at(seal):
+    """Kill the run without mercy as soon as a checkpoint is whole."""
+
+    def watch(pid):
+        end = time.monotonic() + 120
+        while not seal.exists() and time.monotonic() < end:
+            time.sleep(0.005)
+        os.kill(pid, signal.SIGKILL)
+
+    return watch
+
+
+def test_a_killed_run_leaves_no_half_adapter_and_resumes_to_the_same_bytes(run, data, tmp_path):
+    """Three steps an epoch, killed in the middle of one: order of rows, dropout and optimizer must all go on."""
+    sides = ("--data", data / "train.jsonl", "--eval-data", data / "valid.jsonl")
+    command = (*sides, *QUICK, *WHOLE, "--accumulation", 1, "--max-steps", 7)
+    run(*command, "--output", "runs/whole", cwd=tmp_path)
+    output = tmp_path / "runs" / "a"
+    seal = output / "checkpoints" / "checkpoint-2" / adapter.SEAL
+    run(*command, "--output", "runs/a", cwd=tmp_path, check=-9, watch=kill_at(seal))
+    assert not (output / "adapter").exists() and not (output / "ledger.json").exists()
+
+    newest = max((output / "checkpoints").glob("checkpoint-*"), key=adapter.step_of)
+    torn = newest.with_name("checkpoint-1000")
+    shutil.copytree(newest, torn)
+    (torn / "optimizer.pt").write_bytes(b"half of")
+    done = run(*command, "--output", "runs/a", "--resume", cwd=tmp_path)
+    assert "checkpoint-1000 is skipped: " in done.err and "going on from runs/a/checkpoints/checkpoint-" in done.err
+    assert "base is used again" in done.err
+    for name in ("adapter/adapter_model.safetensors", "metrics.jsonl"):
+        assert digest(output / name) == digest(tmp_path / "runs" / "whole" / name), name
+
+    other = run(*command, "--output", "runs/a", "--resume", "--lr", 5e-4, cwd=tmp_path, check=1)
+    assert "belongs to a run with other settings" in other.err
+
+
+def test_checkpoints_are_ordered_by_number(tmp_path):
+    for step in (50, 1000, 200):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "weights").write_bytes(b"w")
+        adapter.seal(folder, {"rows": "1"})
+    assert adapter.newest(tmp_path, {"rows": "1"}).name == "checkpoint-1000"
+    (tmp_path / "checkpoint-1000" / adapter.SEAL).unlink()
+    (tmp_path / "checkpoint-200" / "weights").unlink()
+    assert adapter.newest(tmp_path, {"rows": "1"}).name == "checkpoint-50"
+    assert adapter.newest(tmp_path / "none", {"rows": "1"}) is None
+    with pytest.raises(schema.Failure, match="other rows"):
+        adapter.newest(tmp_path, {"rows": "2"})
+
+
+def test_a_local_model_folder_is_trained_without_the_network(run, trained, data, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(trained.output / "base", model)
+    run("--data", data / "train.jsonl", "--model", "model", "--output", "out", "--max-steps", 1, cwd=tmp_path)
+    config = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_bytes())
+    assert config["base_model_name_or_path"] == "../../model" and not (tmp_path / "out" / "base").exists()
+
+
+def test_packed_rows_learn_what_unpacked_rows_learn(run, trained, data, tmp_path):
+    """The first loss of a packed run is that of the same rows one by one: no row sees another."""
+    shutil.copytree(trained.output / "base", tmp_path / "model")
+    sides = ("--data", data / "valid.jsonl", "--model", "model", "--max-steps", 1, "--accumulation", 1)
+    run(*sides, "--output", "one", "--batch-size", 4, cwd=tmp_path)
+    run(*sides, "--output", "packed", "--packing", cwd=tmp_path)
+    plain, packed = (read_rows(tmp_path / name / "metrics.jsonl")[0]["loss"] for name in ("one", "packed"))
+    assert packed == pytest.approx(plain, rel=1e-4)
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def long_row(data, tmp_path):
+    """One row of which the prompt, and one of which the answer is too long."""
+    rows_in = [record(number) for number in range(6)]
+    rows_in += [record(7, description=LONG), record(8, code="x = 1  # and on and on\n" * 200)]
+    return write_rows(tmp_path / "long.jsonl", rows_in)
+
+
+def test_long_rows_fail_unless_told_otherwise_and_each_choice_has_its_price(run, long_row, tmp_path):
+    done = run("--data", long_row, *QUICK, "--max-length", 400, "--output", "out", cwd=tmp_path, check=1)
+    assert re.search(r"tokens +p50 +p90 +p95 +p99 +max", done.err)
+    last = done.err.strip().split("\n")[-1]
+    assert "2 of 8 rows are longer than 400 tokens; --on-long reject leaves them out" in last
+    assert "trim-prompt cuts" in last and "from the prompts of 1 and leaves out 1" in last and "--max-length" in last
+    assert not (tmp_path / "out" / "adapter").exists()
+
+
+@pytest.mark.parametrize(("choice", "rejected", "kept"), [("reject", 2, 6), ("trim-prompt", 1, 7)])
+def test_long_rows_are_rejected_or_trimmed(run, long_row, tmp_path, choice, rejected, kept):
+    command = ("--data", long_row, *QUICK, "--max-length", 400, "--on-long", choice, "--max-steps", 1)
+    run(*command, "--output", "out", cwd=tmp_path)
+    errors = [row["metadata"]["error"]["code"] for row in read_rows(tmp_path / "out" / "rejects.jsonl")]
+    assert errors == ["too_long"] * rejected
+    assert json.loads((tmp_path / "out" / "ledger.json").read_bytes())["extra"]["trained_rows"] == kept
+
+
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("content", "said"),
+    [([], "it is empty"), ([record(1, description="", metadata={"needs_description": True})], "needs_description")],
+    ids=["empty", "undescribed"],
+)
+def test_no_usable_row_is_a_failure_that_says_why(run, tmp_path, content, said):
+    write_rows(tmp_path / "in.jsonl", content)
+    done = run("--data", "in.jsonl", cwd=tmp_path, check=1)
+    assert "no row can be trained on" in done.err and said in done.err
+    assert not (tmp_path / "runs" / "default" / "adapter").exists()
+
+
+def test_missing_data_is_wrong_usage(tmp_path):
+    assert "gone.jsonl" in run_script("train.py", "--data", "gone.jsonl", cwd=tmp_path, check=2).err
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "said"),
     [
-        ("training: {epoch: 5}\n", "training: there is no setting 'epoch'; did you mean epochs?"),
-        ("training: {lora_rank: 32}\n", "there is no setting 'lora_rank'"),
-        ("lora: {learning_rate: 1}\n", "did you mean training.learning_rate?"),
-        ("trainig: {epochs: 5}\n", "there is no setting 'trainig'; did you mean training?"),
-        ("training: {epochs: many}\n", "training.epochs: Expected `float`"),
-        ("training: {warmup: 2}\n", "training.warmup: Expected `float` < 1"),
-        ("data: {on_long: cut}\n", "data.on_long: Invalid enum value 'cut'"),
-        ("training: [1]\n", "training: Expected `object`"),
-        ("training: {epochs: 1\n", "not YAML"),
-        ("- 1\n", "it must hold sections"),
+        ("./gone", 1, "there is no such folder"),
+        ("some/model", 1, "a local folder works without the hub"),
+        ("empty", 2, "it has no config.json"),
     ],
 )
-def test_a_faulty_settings_file_is_refused_by_name(tmp_path, text, says):
-    (tmp_path / "c.yaml").write_text(text)
-    done = run_script("train.py", "config", "validate", "--config", "c.yaml", cwd=tmp_path, check=2)
-    assert says in done.err
-    assert done.err.count("\n") == 1
+def test_a_model_that_is_not_there_is_one_line(run, data, tmp_path, model, code, said):
+    (tmp_path / "empty").mkdir()
+    done = run("--data", data / "train.jsonl", "--model", model, cwd=tmp_path, check=code)
+    assert said in done.err and done.err.count("\n") == 1
 
 
-def test_2e_4_is_a_number_and_flags_win_over_the_file(tmp_path):
-    (tmp_path / "config.yaml").write_text("training:\n  learning_rate: 2e-4\n  epochs: 5\nlora:\n")
-    told = settings.resolve(tmp_path / "config.yaml", {("training", "epochs"): 1.5})
-    assert told.training.learning_rate == 2e-4
-    assert told.training.epochs == 1.5
-    shown = run_script("train.py", "config", "show", "--lr", "0.5", cwd=tmp_path, check=0).out
-    assert "learning_rate: 0.5" in shown
-    assert "epochs: 5.0" in shown, "config.yaml of the current folder is read without being named"
+def test_a_missing_package_is_one_line_that_says_how_to_get_it(data, tmp_path):
+    program = f"""
+import importlib.abc, runpy, sys
+class Gone(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "trl":
+            raise ModuleNotFoundError(name)
+import importlib.util
+real = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name == "trl" else real(name, package)
+sys.path.insert(0, {str(ROOT)!r})
+sys.argv = ["train.py", "--data", {str(data / "train.jsonl")!r}]
+runpy.run_path({str(TRAIN)!r}, run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", program], env=CLEAN, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "Error: train needs the package trl: pip install 'linemill[train]'\n"
 
 
-def test_a_flag_out_of_range_is_refused_under_its_own_name(tmp_path):
-    write_rows(tmp_path / "in.jsonl", [record()])
-    done = run_script("train.py", "--data", "in.jsonl", "--lora-r", "0", cwd=tmp_path, check=2)
-    assert "--lora-r: Expected `int` >= 1" in done.err
+def test_two_runs_on_one_output_do_not_mix(run, data, tmp_path):
+    with schema.lock(tmp_path / "out"):
+        run("--data", data / "train.jsonl", "--output", "out", *QUICK, cwd=tmp_path, check=4)
 
 
-def test_yaml_and_settings_are_the_same_thing_in_two_forms(tmp_path):
-    (tmp_path / "c.yaml").write_text(settings.to_yaml(settings.Config()))
-    assert settings.resolve(tmp_path / "c.yaml", {}) == settings.Config()
+# --- the tiny base ----------------------------------------------------------------------------------------------------
 
 
-def test_the_config_in_the_repository_is_the_one_that_init_writes(tmp_path):
-    run_script("train.py", "config", "init", cwd=tmp_path, check=0)
-    assert (tmp_path / "config.yaml").read_bytes() == (ROOT / "config.yaml").read_bytes()
-    assert "already there" in run_script("train.py", "config", "init", cwd=tmp_path, check=2).err
+def test_a_shortened_program_is_a_program_and_keeps_its_question(speaker):
+    import ast
+    import random
+
+    row, chance = rows.encode(speaker, record(3)), random.Random(1)
+    found = {tuple(tiny.shortened(row, speaker, chance).ids) for _ in range(30)}
+    assert len(found) > 3
+    for ids in found:
+        assert list(ids[: row.prompt]) == row.ids[: row.prompt]
+        tree = ast.parse(speaker.tokenizer.decode(list(ids[row.prompt : -1])))
+        assert "construct" in ast.unparse(tree)
 
 
-def test_every_setting_has_a_flag_and_a_help(tmp_path):
-    text = run_script("train.py", "train", "--help", cwd=tmp_path, check=0).out
-    for leaf in settings.leaves():
-        assert leaf.flag in text
-        assert leaf.help
+def test_an_answer_that_is_no_program_is_left_alone(speaker):
+    import random
+
+    row = rows.encode(speaker, record(3, code="Gravity is what pulls you down."))
+    assert tiny.shortened(row, speaker, random.Random(1)) is row
 
 
-# --- what can not be trained on ---------------------------------------------------------------------------------------
-
-
-def test_no_usable_row_is_a_failure_that_says_why(tmp_path):
-    row = record(description="", metadata={"needs_description": True})
-    write_rows(tmp_path / "in.jsonl", [row, b"broken"])
-    done = train("--data", "in.jsonl", cwd=tmp_path, check=1)
-    assert "1 have no description" in done.err
-    assert "1 not_json" in done.err
-    assert not (tmp_path / "run" / "adapter").exists()
-    write_rows(tmp_path / "in.jsonl", [])
-    assert "the file is empty" in train("--data", "in.jsonl", cwd=tmp_path, check=1).err
-
-
-def test_a_model_that_is_not_there_is_one_line(tmp_path):
-    write_rows(tmp_path / "in.jsonl", [record()])
-    done = run_script("train.py", "--data", "in.jsonl", "--model", "nobody/nothing", cwd=tmp_path, check=1)
-    assert "--model nobody/nothing: can not be loaded" in done.err.strip().split("\n")[-1]
-
-
-def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
-    write_rows(tmp_path / "in.jsonl", [record()])
-    with schema.lock(tmp_path / "run"):
-        assert "another run is writing it" in train("--data", "in.jsonl", cwd=tmp_path, check=4).err
-
-
-def test_inspect_shows_lengths_and_what_is_learnt(tmp_path):
-    write_rows(
-        tmp_path / "in.jsonl", [*map(record, range(5)), record(6, description="", metadata={"needs_description": True})]
-    )
-    done = run_script("train.py", "inspect", "--data", "in.jsonl", "--show-mask", "1", cwd=tmp_path, check=0)
-    assert "5 rows can be trained on, 1 can not" in done.out
-    assert "1 no_description" in done.out
-    assert ">>>" + record(0)["code"] + "<|im_end|>" in done.out
-
-
-def test_packed_rows_learn_what_unpacked_rows_learn(trained):
-    """The first loss of a packed run is that of the same rows one by one: no row sees another."""
-    from stages.train import adapter
-
-    folder, _ = trained
-    base = str(folder / "run" / "base")
-    tokenizer = adapter.load_tokenizer(base)
-    some = [train_rows.encode(record(number), tokenizer) for number in range(6)]
-    losses = []
-    for packing, size in ((False, 6), (True, 1)):
-        told = settings.Config(
-            lora=settings.Lora(dropout=0.0),
-            data=settings.Data(max_length=2048),
-            training=settings.Training(max_steps=1, packing=packing, batch_size=size, accumulation=1, log_every=1),
-        )
-        model = adapter.load_model(base, "float32")
-        out = folder / f"packing-{packing}"
-        found = adapter.train(model, tokenizer, some, [], told, out, "../base", resume=False)
-        losses.append(found[0]["loss"])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+def test_the_base_depends_on_rows_and_settings_and_on_nothing_else(speaker):
+    one, other = rows.encode(speaker, record(3)), rows.encode(speaker, record(4))
+    plain = settings.Config()
+    key = tiny.fingerprint([one], plain)
+    assert tiny.fingerprint([one], settings.check({"training": {"lr": 1e-5}, "lora": {"r": 2}}, "x")) == key
+    assert tiny.fingerprint([other], plain) != key
+    assert tiny.fingerprint([one], settings.check({"tiny": {"steps": 9}}, "x")) != key
+    assert tiny.fingerprint([one], settings.check({"training": {"seed": 9}}, "x")) != key

@@ -1,135 +1,152 @@
-"""Records as tokens: which of them are trained, and every reason why a row must not be trained on."""
+"""From records to token ids: what is prompt, what is trained, and why a row can not be trained on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import schema
-from schema import Fault, Record
-from stages.train.settings import Data
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-MARKER = "\n...[Truncated]"
-_SHORTEST_PROMPT = 16  # fewer tokens of a request than this ask for nothing
+IGNORED = -100  # what torch's losses call "no label"
+PERCENTILES = (50, 90, 95, 99, 100)
+
+
+class Speaker(NamedTuple):
+    """A tokenizer with a chat template, and every token that ends an answer."""
+
+    tokenizer: PreTrainedTokenizerBase
+    stops: frozenset[int]
 
 
 class Row(NamedTuple):
-    """One row as the model sees it: what stands before `start` is read, the rest is learnt."""
+    """One record as the model sees it; everything behind the prompt is trained, the end token included."""
 
-    id: str
-    tokens: list[int]
-    start: int
+    record: schema.Record
+    prompt: int
+    ids: list[int]
 
     @property
     def labels(self) -> list[int]:
-        return [-100] * self.start + self.tokens[self.start :]
+        return [IGNORED] * self.prompt + self.ids[self.prompt :]
+
+    @property
+    def answer(self) -> int:
+        return len(self.ids) - self.prompt
 
 
-class Usable(NamedTuple):
-    """The rows to train on, and every other row with the reason."""
-
-    rows: list[Row]
-    rejected: list[tuple[Record, Fault]]
-
-
-def usable(records: Iterable[Record], tokenizer: PreTrainedTokenizerBase, data: Data) -> Usable:
-    """Judge every record; raises when rows are too long and nobody said what to do with them."""
-    found = Usable([], [])
-    too_long: list[Record] = []
-    for record in records:
-        row = encode(record, tokenizer)
-        if isinstance(row, Row) and len(row.tokens) > data.max_length:
-            too_long.append(record)
-            row = fit(record, row, tokenizer, data)
-        if isinstance(row, Fault):
-            found.rejected.append((record, row))
+def usable(path: str, reject: schema.Reject) -> Iterator[schema.Record]:
+    """The records that have both a description to ask with and an answer to learn."""
+    for found in schema.read(path, reject):
+        record = schema.adopt(found)
+        if not record["description"].strip():
+            message = "it has no description to ask with; run prepare_data_with_llm.py generate-descriptions"
+            reject(record, message, code="needs_description")
+        elif not record["code"].strip():
+            reject(record, "its answer is empty, so there is nothing to learn", code="nothing_trained")
         else:
-            found.rows.append(row)
-    if too_long and data.on_long == "fail":
-        raise schema.Failure(explain_long(found, too_long, data))
-    return found
+            yield record
 
 
-def encode(record: Record, tokenizer: PreTrainedTokenizerBase, description: str | None = None) -> Row | Fault:
-    """The row in tokens, by the model's own chat template, after every check of what would ruin a training."""
-    asked = record["description"] if description is None else description
-    if not asked.strip():
-        return Fault("no_description", "it has no description yet; run prepare_data_with_llm.py first")
-    messages = [{"role": "user", "content": asked}]
-    if system := record["metadata"].get("system"):
-        messages.insert(0, {"role": "system", "content": str(system)})
-    prompt = _render(tokenizer, messages, ask=True)
-    whole = _render(tokenizer, [*messages, {"role": "assistant", "content": record["code"]}])
-    return _fault_of(prompt, whole, tokenizer) or Row(schema.adopt(record)["metadata"]["id"], whole, len(prompt))
+def render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], *, ask: bool) -> list[int]:
+    from jinja2 import TemplateError
+
+    try:
+        return list(tokenizer.apply_chat_template(messages, add_generation_prompt=ask, return_dict=True)["input_ids"])
+    except TemplateError as error:
+        raise schema.Failure(f"{tokenizer.name_or_path}: its chat template does not render: {error}") from None
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], *, ask: bool = False) -> list[int]:
-    return list(tokenizer.apply_chat_template(messages, add_generation_prompt=ask, return_dict=True)["input_ids"])
-
-
-def _fault_of(prompt: list[int], whole: list[int], tokenizer: PreTrainedTokenizerBase) -> Fault | None:
-    trained = whole[len(prompt) :]
+def encode(speaker: Speaker, record: schema.Record) -> Row | schema.Fault:
+    """The token ids of a record, checked for everything that would quietly ruin a training."""
+    tokenizer = speaker.tokenizer
+    if fault := _control_tokens(tokenizer, record):
+        return fault
+    question = [{"role": "user", "content": record["description"]}]
+    if isinstance(system := record["metadata"].get("system"), str) and system:
+        question.insert(0, {"role": "system", "content": system})
+    prompt = render(tokenizer, question, ask=True)
+    whole = render(tokenizer, [*question, {"role": "assistant", "content": record["code"]}], ask=False)
     if whole[: len(prompt)] != prompt:
-        return Fault("prompt_not_prefix", "the chat template renders the prompt otherwise once an answer follows it")
-    if not trained:
-        return Fault("nothing_to_learn", "the chat template renders no token of the answer")
-    if tokenizer.eos_token_id not in trained:
-        return Fault("no_end", f"the answer does not end with {tokenizer.eos_token!r}; the model would never stop")
-    if tokenizer.bos_token_id is not None and tokenizer.bos_token_id != tokenizer.eos_token_id:
-        starts = whole.count(tokenizer.bos_token_id)
-        if starts > 1:
-            return Fault("double_start", f"{tokenizer.bos_token!r} stands {starts} times in the row")
+        return schema.Fault("prompt_not_prefix", "the chat template renders the prompt otherwise before an answer")
+    answer = whole[len(prompt) :]
+    ends = [position for position, token in enumerate(answer) if token in speaker.stops]
+    if not ends:
+        return schema.Fault("no_end_token", "no end token stands in the answer, the model would never learn to stop")
+    if ends[0] == 0:
+        return schema.Fault("nothing_trained", "no token of the answer is left to learn")
+    # The first end token is where every generation stops: what a template puts behind it can not be learned.
+    ids = prompt + answer[: ends[0] + 1]
+    bos = tokenizer.bos_token_id
+    if bos is not None and bos not in speaker.stops and (count := ids.count(bos)) > 1:
+        return schema.Fault("double_bos", f"the begin token stands {count} times in it")
+    return Row(record, len(prompt), ids)
+
+
+def _control_tokens(tokenizer: PreTrainedTokenizerBase, record: schema.Record) -> schema.Fault | None:
+    """Text that spells a control token would become one: an answer that ends in its middle, for example."""
+    for field in ("description", "code"):
+        for token in tokenizer.all_special_tokens:
+            if token in record[field]:
+                return schema.Fault("control_token", f"its {field} holds the text {token!r}, a control token here")
     return None
 
 
-def fit(record: Record, row: Row, tokenizer: PreTrainedTokenizerBase, data: Data) -> Row | Fault:
-    """A row that is too long, as the settings say: rejected, or with a shorter prompt. The answer stays whole."""
-    told = f"{len(row.tokens):,} tokens, of which the answer has {len(row.tokens) - row.start:,}"
-    fault = Fault("too_long", f"{told}; max_length is {data.max_length:,}")
-    if data.on_long != "trim-prompt":
-        return fault
-    ids = tokenizer(record["description"], add_special_tokens=False)["input_ids"]
-    keep = len(ids) - (len(row.tokens) - data.max_length)
-    # The marker costs tokens too, and a cut can tokenise otherwise than the whole: count again until it fits.
-    while keep >= _SHORTEST_PROMPT:
-        shorter = encode(record, tokenizer, tokenizer.decode(ids[:keep]) + MARKER)
-        if isinstance(shorter, Fault) or len(shorter.tokens) <= data.max_length:
+def trim(speaker: Speaker, row: Row, limit: int) -> Row | schema.Fault:
+    """The row with the end of its description cut off until it fits; the answer stays whole."""
+    words = speaker.tokenizer(row.record["description"], add_special_tokens=False)["input_ids"]
+    left, over = len(words), len(row.ids) - limit
+    while over > 0:
+        left -= over
+        if left < 1:
+            message = f"{row.answer:,} tokens of answer leave no room for the prompt in {limit:,}"
+            return schema.Fault("too_long", message)
+        # Text that was cut inside of a character gets no replacement sign at its end.
+        text = speaker.tokenizer.decode(words[:left]).rstrip("\N{REPLACEMENT CHARACTER}")
+        shorter = encode(speaker, {**row.record, "description": text})
+        if isinstance(shorter, schema.Fault):
             return shorter
-        keep -= len(shorter.tokens) - data.max_length
-    return fault
+        row, over = shorter._replace(record=row.record), len(shorter.ids) - limit
+    return row
 
 
-def percentiles(lengths: Sequence[int]) -> str:
-    """The lengths below which half, most and all of the rows are."""
-    ordered = sorted(lengths)
-    at = {"50 %": 0.5, "90 %": 0.9, "95 %": 0.95, "99 %": 0.99, "longest": 1.0}
-    return ", ".join(
-        f"{name} {ordered[min(len(ordered) - 1, int(len(ordered) * share))]:,}" for name, share in at.items()
-    )
-
-
-def explain_long(found: Usable, too_long: list[Record], data: Data) -> str:
-    lengths = [len(row.tokens) for row in found.rows]
-    long = [fault.message for _, fault in found.rejected if fault.code == "too_long"]
-    longest = max(int(message.split(" ")[0].replace(",", "")) for message in long)
-    ids = ", ".join(schema.adopt(record)["metadata"]["id"][:12] for record in too_long[:3])
-    within = f" (the others: {percentiles(lengths)})" if lengths else ""
-    many = f"{len(too_long):,} of {len(too_long) + len(lengths):,} rows have more than {data.max_length:,} tokens"
-    return (
-        f"{many}, the longest {longest:,}{within}: {ids}{', ...' if len(too_long) > 3 else ''}. "
-        f"Choose: --max-length {longest} keeps them all and costs memory; --on-long reject does without them; "
-        "--on-long trim-prompt cuts the request, never the answer"
-    )
-
-
-def masked_text(row: Row, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """What is read and what is learnt of a row, as text."""
-    return {
-        "id": row.id,
-        "tokens": len(row.tokens),
-        "read": tokenizer.decode(row.tokens[: row.start]),
-        "learnt": tokenizer.decode(row.tokens[row.start :]),
+def table(rows: Sequence[Row]) -> str:
+    """How long the rows are, in tokens."""
+    columns = {
+        "prompt": [row.prompt for row in rows],
+        "answer": [row.answer for row in rows],
+        "row": [len(row.ids) for row in rows],
     }
+    head = "tokens  " + "".join(f"{'max' if share == 100 else f'p{share}':>8}" for share in PERCENTILES)
+    lines = [
+        f"{name:<8}" + "".join(f"{_percentile(sizes, share):>8,}" for share in PERCENTILES)
+        for name, sizes in columns.items()
+    ]
+    return "\n".join([head, *lines])
+
+
+def _percentile(sizes: Sequence[int], share: int) -> int:
+    """The smallest size that so many percent of the rows do not exceed."""
+    return sorted(sizes)[max(0, -(-len(sizes) * share // 100) - 1)]
+
+
+def long_rows_cost(speaker: Speaker, rows: Sequence[Row], limit: int) -> str:
+    """One sentence: what each choice for the rows that are too long would cost."""
+    long = [row for row in rows if len(row.ids) > limit]
+    trimmed = [trim(speaker, row, limit) for row in long]
+    kept = [(old, new) for old, new in zip(long, trimmed, strict=True) if isinstance(new, Row)]
+    cut = sum(len(old.ids) - len(new.ids) for old, new in kept)
+    return (
+        f"{len(long):,} of {len(rows):,} rows are longer than {limit:,} tokens; --on-long reject leaves them out "
+        f"({sum(row.answer for row in long):,} tokens of answers), --on-long trim-prompt cuts {cut:,} tokens from the "
+        f"prompts of {len(kept):,} and leaves out {len(long) - len(kept):,}, "
+        f"--max-length {max(len(row.ids) for row in long)} keeps all"
+    )
+
+
+def marked(speaker: Speaker, row: Row) -> Iterator[tuple[str, bool]]:
+    """Each token as text, and whether it is trained."""
+    for position, token in enumerate(row.ids):
+        yield speaker.tokenizer.decode([token]), position >= row.prompt

@@ -1,211 +1,283 @@
-"""All settings of a training: one tree of types, ranges, defaults and help, from which YAML and flags both come."""
+"""Every setting of a training: type, range, default and meaning, declared once, for the flags and for YAML."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import click
 import msgspec
 from msgspec import Meta
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+DEFAULT_FILE = "config.yaml"
+# What other trainers call these settings; only used to say how they are called here.
+ELSEWHERE = {
+    "learning_rate": "training.lr",
+    "gradient_accumulation_steps": "training.accumulation",
+    "per_device_train_batch_size": "training.batch_size",
+    "lr_scheduler_type": "training.scheduler",
+    "gradient_checkpointing": "training.checkpointing",
+    "max_seq_length": "data.max_length",
+    "model_name": "model.name",
+    "rank": "lora.r",
+    "lora_rank": "lora.r",
+}
 
-def says(text: str, **limits: Any) -> Any:
-    """The help of a setting, and the numbers that it may be."""
-    return Meta(description=text, **limits)
 
+class Model(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What is trained."""
 
-class Model(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    model: Annotated[str, says("Base model: tiny (built on the spot), a folder, or a name on the hub.")] = "tiny"
+    name: Annotated[
+        str,
+        Meta(min_length=1, description="Base model: a folder, a name on the hub, or tiny, which is built offline."),
+    ] = "tiny"
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
-        says("Number format of the frozen weights; auto is bfloat16 on a GPU that has it, else float32."),
+        Meta(description="Number format; auto is the best that a GPU has, and float32 on a CPU."),
     ] = "auto"
 
 
-class Lora(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    r: Annotated[int, says("Rank: how much an adapter matrix can hold.", ge=1)] = 16
-    alpha: Annotated[int, says("Strength: the adapter counts alpha/r times.", ge=1)] = 32
-    dropout: Annotated[float, says("Share of the adapter's inputs that is dropped.", ge=0, lt=1)] = 0.05
-    targets: Annotated[str, says("all-linear, or names of layers with commas between them.", min_length=1)] = (
-        "all-linear"
-    )
+class Data(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What it learns from."""
 
-
-class Data(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    max_length: Annotated[int, says("Most tokens of one row, prompt and answer together.", ge=16)] = 1024
+    max_length: Annotated[int, Meta(ge=8, description="Longest row in tokens, prompt and answer together.")] = 1024
     on_long: Annotated[
         Literal["fail", "reject", "trim-prompt"],
-        says("What happens to a longer row. An answer is never cut."),
+        Meta(description="What to do with a longer row; an answer is never cut."),
     ] = "fail"
 
 
-class Training(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    epochs: Annotated[float, says("Passes over the data.", gt=0)] = 3.0
-    max_steps: Annotated[
-        Annotated[int, Meta(ge=1)] | None, says("Stop after this many steps, whatever the epochs say.")
-    ] = None
-    batch_size: Annotated[int, says("Rows that are computed together.", ge=1)] = 1
-    accumulation: Annotated[int, says("Batches that make one step.", ge=1)] = 8
-    learning_rate: Annotated[float, says("Size of a step at its highest.", gt=0)] = 2e-4
-    schedule: Annotated[
-        Literal["cosine", "linear", "constant_with_warmup"], says("How the learning rate falls after the warm-up.")
+class Training(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How it learns."""
+
+    epochs: Annotated[float, Meta(gt=0, le=100_000, description="Times that every row is seen.")] = 3.0
+    max_steps: Annotated[int, Meta(ge=1, description="Stop after this many optimizer steps instead.")] | None = None
+    lr: Annotated[float, Meta(gt=0, le=1, description="Highest learning rate.")] = 2e-4
+    batch_size: Annotated[int, Meta(ge=1, description="Rows in one forward pass.")] = 1
+    accumulation: Annotated[int, Meta(ge=1, description="Forward passes in one optimizer step.")] = 8
+    scheduler: Annotated[
+        Literal["cosine", "linear", "constant_with_warmup"],
+        Meta(description="How the learning rate falls after the warm-up."),
     ] = "cosine"
-    warmup: Annotated[float, says("Share of the steps in which the learning rate rises.", ge=0, lt=1)] = 0.03
-    weight_decay: Annotated[float, says("Pull of the weights towards zero.", ge=0)] = 0.01
-    max_grad_norm: Annotated[float, says("Longer gradients are shortened to this.", gt=0)] = 1.0
-    seed: Annotated[int, says("Decides the first weights and the order of the rows.", ge=0)] = 42
-    packing: Annotated[bool, says("Put several rows into one sequence; nothing of one is seen by another.")] = False
-    checkpointing: Annotated[bool, says("Compute activations twice instead of keeping them: slower, less memory.")] = (
-        False
-    )
-    log_every: Annotated[int, says("Steps between two lines of metrics.jsonl.", ge=1)] = 10
-    save_every: Annotated[int, says("Steps between two checkpoints, from which --resume goes on.", ge=1)] = 100
+    warmup: Annotated[float, Meta(ge=0, lt=1, description="Share of the steps in which the rate rises.")] = 0.03
+    weight_decay: Annotated[float, Meta(ge=0, le=1, description="AdamW's pull of the weights towards zero.")] = 0.01
+    max_grad_norm: Annotated[float, Meta(gt=0, description="Longer gradients are shortened to this length.")] = 1.0
+    packing: Annotated[bool, Meta(description="Put several rows into one sequence; no row sees another.")] = False
+    checkpointing: Annotated[
+        bool, Meta(description="Compute activations twice instead of keeping them: less memory, a fifth slower.")
+    ] = False
+    seed: Annotated[int, Meta(ge=0, lt=2**32, description="Decides everything that is left to chance.")] = 42
+    logging_steps: Annotated[
+        int, Meta(ge=1, description="Steps between two lines on the screen; metrics.jsonl has every step.")
+    ] = 10
+    save_steps: (
+        Annotated[int, Meta(ge=1, description="Steps between two checkpoints; without it, one checkpoint an epoch.")]
+        | None
+    ) = None
+    keep_checkpoints: Annotated[int, Meta(ge=1, description="Checkpoints that are kept, the newest.")] = 2
 
 
-class Tiny(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    vocabulary: Annotated[int, says("Tokens of the tokenizer that is trained for it.", ge=300)] = 2048
-    hidden: Annotated[int, says("Width; a multiple of 256 can be exported in every GGUF format.", ge=16)] = 256
-    layers: Annotated[int, says("Depth.", ge=1)] = 2
-    heads: Annotated[int, says("Attention heads; they share the width evenly.", ge=1)] = 4
-    feed_forward: Annotated[int, says("Width inside a layer.", ge=16)] = 1024
-    steps: Annotated[int, says("Steps of its full training, before the adapter's.", ge=0)] = 400
-    batch: Annotated[int, says("Rows of one of these steps.", ge=1)] = 8
-    rate: Annotated[float, says("Learning rate of its full training.", gt=0)] = 2e-3
+class Lora(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The adapter."""
+
+    r: Annotated[int, Meta(ge=1, description="Rank: how much the adapter can learn.")] = 16
+    alpha: Annotated[int, Meta(ge=1, description="Strength: what the adapter says counts alpha / r times.")] = 32
+    dropout: Annotated[float, Meta(ge=0, lt=1, description="Share of the adapter's inputs that is dropped.")] = 0.05
+    target_modules: Annotated[
+        str,
+        Meta(min_length=1, description="Layers with an adapter: all-linear, or names with commas between them."),
+    ] = "all-linear"
 
 
-class Config(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Everything that a training can be told, but where its files are."""
+class Tiny(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The base that the model name tiny stands for: a real Llama, trained in full on the same rows."""
 
-    model: Model = msgspec.field(default_factory=Model)
-    lora: Lora = msgspec.field(default_factory=Lora)
-    data: Data = msgspec.field(default_factory=Data)
-    training: Training = msgspec.field(default_factory=Training)
-    tiny: Tiny = msgspec.field(default_factory=Tiny)
+    steps: Annotated[int, Meta(ge=1, description="Optimizer steps of its full training.")] = 300
+    batch_size: Annotated[int, Meta(ge=1, description="Rows in one of these steps.")] = 8
+    lr: Annotated[
+        float,
+        Meta(gt=0, le=1, description="Highest learning rate of these steps; the matrices (Muon) get five times it."),
+    ] = 4e-3
+    max_length: Annotated[
+        int, Meta(ge=8, description="Longest row in tokens that it is trained on; the adapter sees all rows.")
+    ] = 320
+    vocab_size: Annotated[int, Meta(ge=300, le=65536, description="Tokens of its byte-level BPE tokenizer.")] = 2048
+    hidden_size: Annotated[
+        int, Meta(ge=256, multiple_of=256, description="Width; a multiple of 256, as quantised exports need it.")
+    ] = 256
+    feed_forward: Annotated[
+        int, Meta(ge=256, multiple_of=256, description="Width of the feed-forward part; a multiple of 256.")
+    ] = 1024
+    layers: Annotated[int, Meta(ge=1, le=64, description="Depth.")] = 2
+
+
+class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The whole tree."""
+
+    model: Model = Model()
+    data: Data = Data()
+    training: Training = Training()
+    lora: Lora = Lora()
+    tiny: Tiny = Tiny()
 
 
 class Leaf(NamedTuple):
-    """One setting: where it stands in the tree, its type, its help and its default."""
+    """One setting, as flags and YAML need it."""
 
     section: str
     name: str
-    type: Any
-    help: str
+    kind: Any  # the bare type: int, float, bool, str, or a Literal
+    meta: Meta
     default: Any
 
     @property
+    def key(self) -> str:
+        return f"{self.section}.{self.name}"
+
+    @property
     def flag(self) -> str:
-        """The option's name; only the sections that are about one thing of many put theirs in front."""
-        prefix = f"{self.section}-" if self.section in ("lora", "tiny") else ""
-        return f"--{prefix}{self.name}".replace("_", "-")
+        """`--lr`, but `--lora-r` and `--tiny-lr`; `model.name` is `--model`."""
+        if self.key == "model.name":
+            return "--model"
+        words = f"{self.section}_{self.name}" if self.section in ("lora", "tiny") else self.name
+        return "--" + words.replace("_", "-")
+
+    @property
+    def parameter(self) -> str:
+        return f"{self.section}__{self.name}"
 
 
-_SHORT = {"learning_rate": "--lr"}
+def sections() -> dict[str, type[msgspec.Struct]]:
+    return get_type_hints(Config)
 
 
-def leaves() -> Iterator[Leaf]:
-    """Every setting, in the order of the tree."""
-    for section in msgspec.structs.fields(Config):
-        for field in msgspec.structs.fields(section.type):
-            of, meta = field.type.__origin__, field.type.__metadata__[0]
-            yield Leaf(section.name, field.name, of, meta.description, field.default)
+def leaves(*wanted: str) -> Iterator[Leaf]:
+    """Every setting, or those of the sections that are named, in the order of their declaration."""
+    for section, struct in sections().items():
+        if wanted and section not in wanted:
+            continue
+        hints = get_type_hints(struct, include_extras=True)
+        for field in msgspec.structs.fields(struct):
+            hint = hints[field.name]
+            # `Annotated[int, ...] | None`: None only ever means "not set"
+            kind, meta = get_args(get_args(hint)[0] if get_origin(hint) in (Union, UnionType) else hint)
+            yield Leaf(section, field.name, kind, meta, field.default)
 
 
-def flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    """One option for each setting; the command gets what was given as `given`, {(section, name): value}."""
-    import functools
+# --- flags ------------------------------------------------------------------------------------------------------------
+def flags(*wanted: str) -> Callable[[Command], Command]:
+    """One option for each setting; an option that is not given is None, so that the YAML file can speak."""
 
-    names = {f"{leaf.section}__{leaf.name}": (leaf.section, leaf.name) for leaf in leaves()}
+    def add(command: Command) -> Command:
+        for leaf in reversed(list(leaves(*wanted))):
+            name = f"{leaf.flag}/--no-{leaf.flag[2:]}" if leaf.kind is bool else leaf.flag
+            shown = "" if leaf.default is None else f"  [default: {_shown(leaf.default)}]"
+            text = f"{leaf.meta.description}{shown}"
+            command = click.option(name, leaf.parameter, type=_click_type(leaf), default=None, help=text)(command)
+        return command
 
-    @functools.wraps(command)
-    def with_flags(**told: Any) -> Any:
-        values = {key: told.pop(name) for name, key in names.items()}
-        return command(given={key: value for key, value in values.items() if value is not None}, **told)
-
-    for leaf in reversed(list(leaves())):
-        _option(leaf)(with_flags)
-    return with_flags
-
-
-def _option(leaf: Leaf) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    # No default for click: only what was really given may win over the YAML file.
-    default = "" if leaf.default is None else f"  [default: {leaf.default}]"
-    said: dict[str, Any] = {"default": None, "show_default": False, "help": leaf.help + default}
-    name = f"{leaf.section}__{leaf.name}"
-    if leaf.type is bool:
-        return click.option(f"{leaf.flag}/--no-{leaf.flag[2:]}", name, **said)
-    if hasattr(leaf.type, "__args__") and leaf.type.__args__ and isinstance(leaf.type.__args__[0], str):
-        return click.option(leaf.flag, name, type=click.Choice(list(leaf.type.__args__)), **said)
-    kind = leaf.type if leaf.type in (int, float, str) else int  # what is left: a number that may be absent
-    return click.option(leaf.flag, *filter(None, [_SHORT.get(leaf.name)]), name, type=kind, **said)
+    return add
 
 
-def resolve(path: Path | None, given: dict[tuple[str, str], Any]) -> Config:
-    """Flags over the YAML file over the defaults."""
-    tree = read_yaml(path) if path else {}
-    for (section, name), value in given.items():
-        tree.setdefault(section, {})[name] = value
-    places = {f"$.{section}.{name}": leaf_flag(section, name) for section, name in given}
-    try:
-        # Not strict: YAML 1.1 takes 2e-4 for a string.
-        return msgspec.convert(tree, Config, strict=False)
-    except msgspec.ValidationError as error:
-        raise click.UsageError(_explain(str(error), path, places)) from error
+def _shown(default: Any) -> str:
+    return {True: "on", False: "off"}[default] if isinstance(default, bool) else str(default)
 
 
-def leaf_flag(section: str, name: str) -> str:
-    return next(leaf.flag for leaf in leaves() if (leaf.section, leaf.name) == (section, name))
+def _click_type(leaf: Leaf) -> Any:
+    if get_origin(leaf.kind) is Literal:
+        return click.Choice(get_args(leaf.kind))
+    if leaf.kind is int:
+        return click.IntRange(**_limits(leaf.meta))
+    if leaf.kind is float:
+        return click.FloatRange(**_limits(leaf.meta))
+    return bool if leaf.kind is bool else str
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def _limits(meta: Meta) -> dict[str, Any]:
+    low, high = (meta.ge if meta.gt is None else meta.gt), (meta.le if meta.lt is None else meta.lt)
+    return {"min": low, "max": high, "min_open": meta.gt is not None, "max_open": meta.lt is not None}
+
+
+# --- YAML -------------------------------------------------------------------------------------------------------------
+def resolve(path: str | None, given: dict[str, Any]) -> Config:
+    """The settings: a flag wins over the file, the file over the default."""
+    place = path or (DEFAULT_FILE if Path(DEFAULT_FILE).is_file() else None)
+    tree = read_yaml(place) if place else {}
+    if place:
+        check(tree, place)
+    for parameter, value in given.items():
+        if value is not None:
+            section, name = parameter.split("__")
+            tree[section] = {**(tree.get(section) or {}), name: value}
+    return check(tree, "the command line")
+
+
+def read_yaml(path: str) -> dict[str, Any]:
     import yaml
 
     try:
-        tree = yaml.safe_load(path.read_bytes()) or {}
-    except yaml.YAMLError as error:
-        raise click.UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        tree = yaml.safe_load(Path(path).read_bytes())
     except OSError as error:
-        raise click.UsageError(f"{path}: {error.strerror}") from error
+        raise click.UsageError(f"{path}: {error.strerror}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
+        raise click.UsageError(f"{path}: not YAML{line}: {getattr(error, 'problem', None) or error}") from None
+    if tree is None:
+        return {}
     if not isinstance(tree, dict):
-        raise click.UsageError(f"{path}: it must hold sections such as 'training:', with settings below them")
-    # A section whose settings are all commented out is empty, not null.
-    return {key: {} if value is None else value for key, value in tree.items()}
+        raise click.UsageError(f"{path}: holds a {type(tree).__name__}, not sections like `training:`")
+    return tree
 
 
-def _explain(message: str, path: Path | None, places: dict[str, str]) -> str:
-    """msgspec's sentence, with the setting's name in front and the nearest name behind."""
-    what, _, where = message.rpartition(" - at `")
-    what, where = what or message, where.rstrip("`")
-    key = where.removeprefix("$").removeprefix(".")
-    place = places.get(where) or ": ".join(filter(None, [str(path or ""), key]))
-    if "unknown field" in what:
-        name = what.split("`")[1]
-        known = [field.name for field in msgspec.structs.fields(_section(key))]
-        near = difflib.get_close_matches(name, known, n=1)
-        there = [f"{leaf.section}.{leaf.name}" for leaf in leaves() if leaf.name == name]
-        hint = there[0] if there else near[0] if near else f"one of {', '.join(known)}"
-        return f"{place}: there is no setting {name!r}; did you mean {hint}?"
-    return f"{place}: {what}"
+def check(tree: dict[str, Any], place: str) -> Config:
+    """The typed settings, or one line that names the key and the nearest one that exists."""
+    known = sections()
+    for section, values in tree.items():
+        if section not in known:
+            raise click.UsageError(f"{place}: no section {section!r}; {_nearest(str(section))}")
+        if not isinstance(values, dict | None):
+            raise click.UsageError(f"{place}: {section} holds settings, not {values!r}")
+        for name in values or {}:
+            if name not in known[section].__struct_fields__:
+                raise click.UsageError(f"{place}: no setting {section}.{name}; {_nearest(str(name), section)}")
+    filled = {section: values for section, values in tree.items() if values}
+    try:
+        return msgspec.convert(filled, Config, strict=False)  # not strict: YAML reads 2e-4 as text
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$.")
+        fault = what.replace("`", "")
+        raise click.UsageError(f"{place}: {where.rstrip('`')}: {fault[:1].lower()}{fault[1:]}") from None
 
 
-def _section(key: str) -> Any:
-    return next((field.type for field in msgspec.structs.fields(Config) if field.name == key), Config)
+def _nearest(name: str, section: str = "") -> str:
+    """What was meant, looked for in the same section first."""
+    everything = sorted(leaves(), key=lambda leaf: leaf.section == section)  # the later one wins in the table
+    words = {word: leaf.key for leaf in everything for word in (leaf.key, f"{leaf.section}_{leaf.name}", leaf.name)}
+    words |= ELSEWHERE | ({} if section else {name: name for name in sections()})
+    parts = [part for part in name.lower().split("_") if part in words and name.lower() not in words]
+    close = parts[-1:] or difflib.get_close_matches(name.lower(), words, n=1)
+    if close:
+        return f"did you mean {words[close[0]]}?"
+    choices = [leaf.name for leaf in leaves(section)] if section else list(sections())
+    return f"{section or 'the file'} takes {', '.join(choices)}"
 
 
-def to_yaml(config: Config, *, comments: bool = True) -> str:
-    """The settings as YAML, each with its help above it; reading it gives the same settings again."""
+def to_yaml(config: Config) -> str:
+    """A commented file that reads back to the same settings."""
     import yaml
 
-    lines = ["# What train.py reads: every setting with its default. Flags win over this file.", ""] if comments else []
+    lines = ["# Settings of train.py. A flag on the command line wins over this file, this file over the default."]
     section = ""
     for leaf in leaves():
         if leaf.section != section:
             section = leaf.section
-            lines += [f"{section}:"]
-        value = getattr(getattr(config, leaf.section), leaf.name)
-        text = yaml.safe_dump(value, default_flow_style=True).removesuffix("\n...\n").strip()
-        lines += [f"  # {leaf.help}"] if comments else []
-        lines += [f"  {leaf.name}: {text}"]
+            lines += ["", f"# {sections()[section].__doc__}", f"{section}:"]
+        choices = f" One of {', '.join(get_args(leaf.kind))}." if get_origin(leaf.kind) is Literal else ""
+        value = getattr(getattr(config, section), leaf.name)
+        lines += [f"  # {leaf.meta.description}{choices}", "  " + yaml.safe_dump({leaf.name: value}).strip()]
     return "\n".join(lines) + "\n"

@@ -1,0 +1,155 @@
+"""Find and load what is trained: a local folder or a name on the hub, its tokenizer, its number format."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import schema
+from stages.train.rows import Speaker
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+# For base models that were never taught to chat: plain text, and it is saved with the adapter.
+PLAIN_TEMPLATE = (
+    "{{ bos_token or '' }}{% for message in messages %}"
+    "{% if message['role'] == 'user' %}### Instruction:\n{{ message['content'] }}\n\n### Response:\n"
+    "{% elif message['role'] == 'assistant' %}{{ message['content'] }}{{ eos_token }}"
+    "{% else %}{{ message['content'] }}\n\n{% endif %}{% endfor %}"
+)
+
+
+def require_packages() -> None:
+    for package in PACKAGES:
+        if find_spec(package) is None:
+            raise click.UsageError(f"train needs the package {package}: pip install 'linemill[train]'")
+
+
+def settle_environment(name: str) -> None:
+    """Before the libraries are imported, as they look only then: no telemetry, and no network for local models."""
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Threads that spin while they wait take the processor from those that work: 115 s instead of 17 under load.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    if name == "tiny" or Path(name).is_dir():
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """No progress bars and warnings: what they warn of is checked here and said in our words."""
+    import datasets
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def find_model(name: str) -> Path:
+    """The folder of a model: a local one, or one that the hub gives. A local folder never needs the network."""
+    folder = Path(name)
+    if folder.is_dir():
+        if (folder / "adapter_config.json").is_file():
+            raise click.UsageError(f"--model {name} is an adapter; merge it first, or name its base")
+        if not (folder / "config.json").is_file():
+            raise click.UsageError(f"--model {name} is not a model folder: it has no config.json")
+        return folder
+    if not _HUB_NAME.fullmatch(name):
+        raise schema.Failure(f"--model {name}: there is no such folder, and it is not a name on the hub either")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+        hint = "a local folder works without the hub, and so does --model tiny"
+        raise schema.Failure(f"--model {name}: the hub can not give it ({first_line(error)}); {hint}") from None
+
+
+def first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def load_speaker(folder: Path) -> Speaker:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
+        raise schema.Failure(f"{folder}: its tokenizer can not be loaded: {first_line(error)}") from None
+    if tokenizer.eos_token_id is None:
+        raise schema.Failure(f"{folder}: its tokenizer has no end token, so no model could learn to stop")
+    if tokenizer.chat_template is None:
+        schema.log(f"train: {folder} has no chat template; a plain one is used and saved with the adapter")
+        tokenizer.chat_template = PLAIN_TEMPLATE
+    _settle_pad_token(tokenizer, folder)
+    return Speaker(tokenizer, frozenset({tokenizer.eos_token_id, *_configured_stops(folder)}))
+
+
+def _settle_pad_token(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Padding that is also the end token would teach some trainers never to stop; take one that is not."""
+    if tokenizer.pad_token_id not in (None, tokenizer.eos_token_id):
+        return
+    special = {str(token): number for number, token in sorted(tokenizer.added_tokens_decoder.items())}
+    choices = [token for token in special if "pad" in token.lower()] + [tokenizer.unk_token]
+    chosen = next((token for token in choices if token and token != tokenizer.eos_token), None)
+    if chosen is None:
+        raise schema.Failure(f"{folder}: its padding token is its end token, and it has no other that could pad")
+    tokenizer.pad_token = chosen
+
+
+def _configured_stops(folder: Path) -> set[int]:
+    """The end tokens that generation will stop at: some models end a turn with another one than their tokenizer's."""
+    found: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        if (folder / name).is_file():
+            known = json.loads((folder / name).read_bytes()).get("eos_token_id")
+            found |= set(known if isinstance(known, list) else [known])
+    return found - {None}
+
+
+def choose_dtype(wanted: str) -> str:
+    """The number format that this machine computes well in."""
+    import torch
+
+    if wanted != "auto":
+        return wanted
+    if not torch.cuda.is_available():
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+
+
+def load_model(folder: Path, dtype: str) -> PreTrainedModel:
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    told: dict[str, Any] = {"dtype": getattr(torch, dtype), "local_files_only": True, "use_safetensors": True}
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **told)
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
+        raise schema.Failure(f"{folder}: can not be loaded: {first_line(error)}") from None
+    if missing := sorted(report["missing_keys"]):
+        # The library fills them with random numbers and goes on.
+        raise schema.Failure(f"{folder}: {len(missing)} tensors are missing, the first is {missing[0]}")
+    model.config.use_cache = False  # with a cache, packed rows see each other without a word
+    return model
