@@ -7,7 +7,8 @@
 # Variables: SOURCES="a b"  LLM=offline|openai|claude  MODEL=tiny|DIR|NAME  RUN=name  WORKERS=2
 # and, for what has no variable, PREPARE_OPTIONS LLM_OPTIONS FILTER_OPTIONS SPLIT_OPTIONS TRAIN_OPTIONS EVAL_OPTIONS.
 
-SOURCES ?= all
+# The embedded source: no key, no hub. `all` is every enabled one of sources.yaml.
+SOURCES ?= manim_package
 LLM ?= offline
 MODEL ?= tiny
 RUN ?= default
