@@ -43,16 +43,23 @@ TYPED := $(SCRIPTS) schema stages extractors docs/_generate.py
 .PHONY: all setup data llm filter split train merge evaluate summary audit test check format docs bench lock clean help FORCE
 .DEFAULT_GOAL := help
 
-all: evaluate ## the whole pipeline, on the embedded source and model unless told otherwise
+all: $(EVALUATION)/scores.json ## the whole pipeline, on the embedded source and model unless told otherwise
 	@$(MAKE) --no-print-directory summary
 
 data: data_formatted/ledger.json ## sources -> data_formatted/{train,test}.json
+	@echo "make $@: up to date: $^"
 llm: data_enhanced/train.json data_enhanced/test.json ## rewrite missing descriptions -> data_enhanced/
+	@echo "make $@: up to date: $^"
 filter: data_filtered/train.json data_filtered/test.json ## keep what is good enough -> data_filtered/
+	@echo "make $@: up to date: $^"
 split: data_split/ledger.json ## data_filtered/train.json -> data_split/{train,valid}.jsonl
+	@echo "make $@: up to date: $^"
 train: $(OUT)/ledger.json ## LoRA adapter -> runs/RUN/adapter
+	@echo "make $@: up to date: $^"
 merge: $(OUT)/merged/ledger.json ## adapter + base -> runs/RUN/merged
+	@echo "make $@: up to date: $^"
 evaluate: $(EVALUATION)/scores.json ## held-out rows -> runs/RUN/evaluation
+	@echo "make $@: up to date: $^"
 
 # --- the environment -------------------------------------------------------------------------------------------------
 setup: $(READY) ## create the environment, pinned by requirements.lock
