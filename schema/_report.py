@@ -75,6 +75,9 @@ def main(command: click.Command) -> NoReturn:
         sys.stdout.flush()
     except (click.Abort, KeyboardInterrupt):
         code = _say(130, "interrupted; nothing half-written is left, and the same command starts again")
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()  # the help, which is no error
+        code = error.exit_code
     except click.ClickException as error:
         code = _say(error.exit_code, error.format_message())
     except BrokenPipeError:

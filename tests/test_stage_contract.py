@@ -120,6 +120,11 @@ def test_help_is_instant_and_loads_nothing_heavy(tmp_path, script):
     assert min(costs) <= 0.15, f"CPU seconds: {costs}"
 
 
+@pytest.mark.parametrize("script", [script for script in SCRIPTS if script not in ("filter_quality.py",)])
+def test_a_script_without_any_word_shows_its_help(tmp_path, script):
+    assert run_script(script, cwd=tmp_path, check=2).err.startswith("Usage: ")
+
+
 WRONG = [
     (["filter_quality.py", "--input", "in.jsonl"], "--output"),
     (["filter_quality.py", "--input", "gone.jsonl", "--output", "o"], "gone.jsonl"),
