@@ -86,10 +86,7 @@ def parse(row: Row, source: str) -> Record | Fault:
     value = decode(row.data)
     if isinstance(value, Fault):
         return value
-    try:
-        return to_record(value, source)
-    except RecursionError:
-        return Fault("nested_too_deep", "nested too deeply to be checked")
+    return to_record(value, source)
 
 
 class Unreadable(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import Any, NamedTuple, TypedDict
 import msgspec
 
 SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
+
+# A bound of our own: that of the decoder depends on the version of Python and on who calls it.
+_DEEPEST = 256
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -60,6 +64,8 @@ def problem(record: object) -> str | None:
 
 def decode(line: bytes) -> Any | Fault:
     """The value of one line of JSON, or why it has none that could be written again unchanged."""
+    if line.count(b"{") + line.count(b"[") > _DEEPEST and (depth := _depth(line)) > _DEEPEST:
+        return Fault("nested_too_deep", f"{depth:,} brackets within each other; at most {_DEEPEST} can be read")
     try:
         value = _decode(line)
         if _encode(value) == line:  # our own files: no key can stand twice, so nothing more to look for
@@ -68,11 +74,18 @@ def decode(line: bytes) -> Any | Fault:
             return Fault("duplicate_key", f"the key {twice!r} stands twice in one object")
     except UnicodeDecodeError as error:
         return Fault("not_utf8", f"not UTF-8: {error.reason} at byte {error.start} of a string")
-    except RecursionError:
-        return Fault("nested_too_deep", "nested too deeply to be read")
     except ValueError as error:
         return Fault("not_json", f"not JSON: {error}")
     return value
+
+
+def _depth(line: bytes) -> int:
+    """How many brackets are open at once; those in strings are text."""
+    depth = deepest = 0
+    for bracket in re.findall(rb"[\[\]{}]", re.sub(rb'"(?:[^"\\]|\\.)*"', b"", line)):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 class _RepeatedKey(Exception):

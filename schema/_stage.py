@@ -61,10 +61,7 @@ class Setting:
         whole = add_lineage(record, stage=self.stage, params=self.params, parent=parent, request=request)
         if reason := problem(whole):
             raise ValueError(f"{self.stage} made an invalid record: {reason}")
-        try:
-            return Outcome("kept", encode(whole) + b"\n")
-        except RecursionError:
-            return self.rejected(record, Fault("nested_too_deep", "nested too deeply to be written"))
+        return Outcome("kept", encode(whole) + b"\n")
 
     def rejected(self, item: Any, fault: Fault, line: int | None = None) -> Outcome:
         data = rejected(item, fault, stage=self.stage, line=line)

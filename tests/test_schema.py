@@ -113,6 +113,7 @@ HOSTILE = [
         b'{"description":"d","code":"x","source":"s","metadata":{"a":' + b"[" * 5000 + b"]" * 5000 + b"}}",
         "nested_too_deep",
     ),
+    (b'{"description":"d","code":"x","source":"s","metadata":' + b'{"a":' * 256 + b"1" + b"}" * 257, "nested_too_deep"),
     (b'{"description":"d","code":"x","source":"s"', "not_json"),
     (b"nonsense", "not_json"),
     (b"[1, 2]", "invalid_record"),
@@ -125,6 +126,8 @@ SURVIVORS = [
     b'{"description":"d","code":"x\\u0000y","source":"s","metadata":{}}',
     b'{"description":"d","code":"line\xe2\x80\xa8separator\xc2\x85","source":"s","metadata":{}}',
     b'{"description":"d","code":"x","source":"s","metadata":{"big":123456789012345678901234567890,"f":0.1}}',
+    b'{"description":"d","code":"' + b"[{" * 300 + b'","source":"s","metadata":{}}',
+    b'{"description":"d","code":"x","source":"s","metadata":{"a":' + b"[" * 250 + b"]" * 250 + b"}}",
     b'{"description":"\xf0\x9f\x8e\xac","code":"x","source":"s","metadata":{"":{"":[[]]}}}\r',
     b'  {"source":"s", "metadata":{}, "code":"x", "description":"spaced"}  ',
 ]
@@ -270,6 +273,9 @@ def test_an_id_survives_a_new_description_and_an_id_that_is_there_is_kept():
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
+        ("x = None", "x = ''", False),
+        ("f(a, *b, c=1)", "f(a, *b, **{'c': 1})", False),
+        ('x = f"{a!r:>{w}} b"', "x = f'{a!r:>{w}} b'", True),
         ("x = 1  # note\n\n\ny = 2\n", "x=1\ny  =  2", True),
         ('x = "#ece6e2"', 'x = "', False),
         ("if a:\n    b()\nc()", "if a:\n    b()\n    c()", False),
@@ -279,6 +285,12 @@ def test_an_id_survives_a_new_description_and_an_id_that_is_there_is_kept():
 )
 def test_a_fingerprint_ignores_formatting_alone(one, other, same):
     assert (schema.code_fingerprint(one) == schema.code_fingerprint(other)) is same
+
+
+def test_a_fingerprint_is_the_same_on_every_version_of_python():
+    header = 'class A(B, k=1):\n    @d\n    async def f(s, /, x: int = -1, *, y="é", **z) -> None:\n'
+    code = header + '        return f"{x!r:>{y}}"\n'
+    assert schema.code_fingerprint(code).startswith("6f90c44086fec278")
 
 
 def test_records_that_share_code_or_description_share_a_cluster_in_any_order():
@@ -374,6 +386,7 @@ def test_a_key_that_stands_twice_is_seen_at_any_depth_and_spacing():
 
 
 def test_parquet_holds_every_record_once_in_all_and_once_by_source(tmp_path):
+    pytest.importorskip("pyarrow")
     import pyarrow.parquet
 
     rows = [record(0, source="a/b"), record(1, source="c", metadata={"n": 2**70}), record(2, source="c")]
