@@ -15,7 +15,8 @@ RUN ?= default
 WORKERS ?= 2
 MIN_QUALITY ?= 0.8
 RATIOS ?= 85/15
-TRAIN_OPTIONS ?= --on-long reject
+# The tiny base has seen the same rows already: more than one pass of its adapter makes it recite them.
+TRAIN_OPTIONS ?= --on-long reject$(if $(filter tiny,$(MODEL)), --epochs 1)
 EVAL_LIMIT ?= 32
 EVAL_OPTIONS ?= --max-new-tokens 512
 

@@ -28,7 +28,7 @@ NOTE = "base.json"
 # Some hundred programs are soon known by heart, and a model that only recites derails on the first prompt that it has
 # not seen. Two cures, measured on the scenes of the Manim wheel (answers that parse): programs with statements left
 # out, and wrong tokens in what is read (never in what is learned).
-SHORTENED, NOISE = 0.7, 0.1
+SHORTENED, NOISE = 0.9, 0.05
 WARMUP, LAST_RATE = 0.05, 0.1
 
 
