@@ -86,8 +86,8 @@ def rows_of(rows: Iterator[Row], said: Meaning, place: str, origin: dict[str, An
             continue
         understood = True
         metadata = {"origin": here, **({"kind": said.kind} if said.kind else {})}
-        if split:
-            columns = {"split": split, **columns}
+        if split and "split" not in columns:
+            metadata["split"] = split
         yield _row(columns, fields, said, metadata) if fields else _known_shape(columns, metadata)
     if unclear and not understood:
         raise click.UsageError(f"{place}: {unclear}")
