@@ -177,6 +177,8 @@ def _guard(request: Any) -> None:
 @contextmanager
 def _plain_errors(dataset: str, revision: str) -> Iterator[None]:
     """Say what the hub's answers mean, in one line."""
+    # Else the client asks the hub, before anything else, for a list to guess from what program runs us.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         import httpx2
         from huggingface_hub import errors
