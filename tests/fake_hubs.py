@@ -19,7 +19,8 @@ class Hub:
 
     def __init__(self, files, faults=(), token=None, configs=None):
         self.files, self.faults, self.token, self.configs = files, list(faults), token, configs
-        self.asked = []
+        self.commit = COMMIT
+        self.asked, self.keys = [], set()
 
     @contextlib.contextmanager
     def serve(self):
@@ -57,6 +58,10 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.next_fault()
         if fault == "truncated":
             self.answer(200, body[: len(body) // 2], **{**headers, "Content-Length": str(len(body))})
+        elif fault == "short":
+            self.answer(200, body[: len(body) // 2], **headers)
+        elif fault == "long":
+            self.answer(200, body * 2, **headers)
         elif fault == "other bytes":
             self.answer(200, bytes(len(body)), **headers)
         elif not self.refused(fault):
@@ -88,6 +93,7 @@ class _HuggingFaceHandler(_Handler):
     def do_GET(self):
         hub, path = self.hub, unquote(urlsplit(self.path).path)
         hub.asked.append(path)
+        hub.keys.add(self.headers.get("Authorization"))
         if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
             self.as_json({"error": "gated"}, 401, **GATED)
         elif path.startswith("/api/datasets/own/set/revision/"):
@@ -105,7 +111,7 @@ class _HuggingFaceHandler(_Handler):
             return
         siblings = [self.sibling(path, body) for path, body in self.hub.files.items()]
         card = {"configs": self.hub.configs} if self.hub.configs else {}
-        self.as_json({"id": "own/set", "sha": COMMIT, "siblings": siblings, "cardData": card, "tags": []})
+        self.as_json({"id": "own/set", "sha": self.hub.commit, "siblings": siblings, "cardData": card, "tags": []})
 
     @staticmethod
     def sibling(path, body):

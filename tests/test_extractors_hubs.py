@@ -186,6 +186,8 @@ def test_a_name_that_is_no_name_never_becomes_a_folder_or_a_request(hugging_face
         ({"faults": [("revision", 503)]}, "own/set: the hub says 503"),
         ({"faults": [("revision", ("wait", 3600))]}, "429: too many requests; try again in 3600 seconds"),
         ({"faults": [("train.csv", "truncated")]}, "own/set: the download is broken: .*; run again"),
+        ({"faults": [("train.csv", "short")]}, r"train.csv: the download is broken: [\d,]+ of [\d,]+ bytes came"),
+        ({"faults": [("train.csv", "long")]}, r"train.csv: the download is broken: more than [\d,]+ bytes came"),
         ({"faults": [("revision", ("go", "http://127.0.0.2:9/x"))]}, r"redirects to http://127.0.0.2:9: refused"),
         ({"faults": [("train.csv", ("go", "https://example.com/x"))]}, r"redirects to https://example.com: refused"),
         ({"faults": [("train.csv", ("go", "file:///etc/hostname"))]}, r"(redirects to file://|broken).*"),
@@ -210,13 +212,17 @@ def test_bytes_with_another_checksum_are_not_taken(hugging_face):
     assert not list(hugging_face.cache.rglob("rows.parquet"))
 
 
-def test_the_token_comes_from_the_environment_only(hugging_face, monkeypatch, tmp_path):
-    (tmp_path / ".cache" / "huggingface").mkdir(parents=True)
-    (tmp_path / ".cache" / "huggingface" / "token").write_text("secret")
-    with pytest.raises(click.ClickException, match="401"):
-        hugging_face(FILES, token="secret")
+def test_the_token_of_the_environment_opens_a_gated_set(hugging_face, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "secret")
     assert len(hugging_face(FILES, token="secret")) == 3
+    assert "secret" not in "".join(path.read_text() for path in hugging_face.cache.rglob("*") if path.is_file())
+
+
+def test_a_commit_that_is_none_never_becomes_a_folder(hugging_face):
+    hub = HuggingFace(FILES)
+    hub.commit = "../../elsewhere"
+    with pytest.raises(click.ClickException, match=r"does not say which commit 'main' is, but '\.\./\.\./elsewhere'"):
+        hugging_face(hub=hub)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
@@ -477,12 +483,15 @@ from_kaggle:
 
 def test_both_hubs_are_prepared_once_with_and_once_without_a_network(tmp_path):
     (tmp_path / "sources.yaml").write_text(SOURCES)
+    # Somebody logged in on this machine: a run does not depend on it.
+    (tmp_path / ".cache" / "huggingface").mkdir(parents=True)
+    (tmp_path / ".cache" / "huggingface" / "token").write_text("secret")
     bench = [{**row, "Code": CODE[4 + number]} for number, row in enumerate(BENCH)]
     prepare = ("prepare_data.py", "prepare", "--cache-dir", "cache", "--output-dir")
     with HuggingFace(FILES).serve() as hub, Kaggle({"bench.parquet": as_parquet(bench)}).serve() as other:
         environment = kaggle_environment(other) | {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
         first = run_script(*prepare, "one", cwd=tmp_path, env=environment, check=0)
-        assert len(hub.asked) == 3
+        assert (len(hub.asked), hub.keys) == (3, {None})
     assert "prepare_data: 5 in, 5 kept" in first.err
     assert first.out == ""
     assert len(first.err.splitlines()) <= 5, first.err
