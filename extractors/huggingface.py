@@ -122,9 +122,10 @@ def _look_up(dataset: str, revision: str) -> _Snapshot:
         {"path": file.rfilename, "size": file.size, "sha256": file.lfs.sha256 if file.lfs else None}
         for file in info.siblings or []
     ]
-    if not re.fullmatch(r"[0-9a-f]{40,64}", info.sha or ""):  # it names a folder of the cache, too
-        raise click.ClickException(f"{dataset}: the hub does not say which commit {revision!r} is, but {info.sha!r}")
-    return _Snapshot(info.sha, files, configs)
+    commit = info.sha or ""
+    if not re.fullmatch(r"[0-9a-f]{40,64}", commit):  # it names a folder of the cache, too
+        raise click.ClickException(f"{dataset}: the hub does not say which commit {revision!r} is, but {commit!r}")
+    return _Snapshot(commit, files, configs)
 
 
 def _local_file(dataset: str, commit: str, file: dict[str, Any], fetch: Fetch) -> Path:
