@@ -18,9 +18,10 @@ _HREF = re.compile(r"""<a\b[^>]*?\bhref=["']([^"'#?]+)""", re.IGNORECASE)
 _PROSE = {"p", "li", "dt", "dd", "h1", "h2", "h3", "h4", "h5", "h6"}
 _HEADINGS = {"h1": 1, "h2": 2, "h3": 3, "h4": 4, "h5": 5, "h6": 6}
 _NO_TEXT = {"script", "style", "svg", "nav", "button", "video", "template"}
-# Permalink signs, links to the source, titles such as "Note", and what a build without videos says instead of one.
+# Permalink signs, links to the source, titles such as "Note" or the name of the example, and line numbers.
 _NO_PROSE = {"headerlink", "viewcode-link", "admonition-title", "linenos", "linenodiv"}
-_EXAMPLE_FRAMES = {"admonition-example-placeholder", "admonition-manim-example"}
+# Stands where the video would be, in documentation that was built without.
+_PLACEHOLDER = re.compile(r"Placeholder block for \S+\.")
 
 
 class Prose(NamedTuple):
@@ -113,9 +114,7 @@ def _events(tag: Tag) -> Iterator[str | Code | OnlyCopy | Tag | None]:
 
 def _is_silent(tag: Tag) -> bool:
     """Whether a tag has nothing to say about the code near it."""
-    classes = _classes(tag)
-    frame = tag.name == "p" and tag.parent is not None and not _EXAMPLE_FRAMES.isdisjoint(_classes(tag.parent))
-    return tag.name in _NO_TEXT or frame or not _NO_PROSE.isdisjoint(classes)
+    return tag.name in _NO_TEXT or not _NO_PROSE.isdisjoint(_classes(tag))
 
 
 def _block(pre: Tag) -> Code | OnlyCopy:
@@ -130,7 +129,7 @@ def _block(pre: Tag) -> Code | OnlyCopy:
 
 def _prose(words: list[str], inside: list[Tag]) -> list[Piece]:
     text = " ".join("".join(words).split())
-    if not text or not inside:
+    if not text or not inside or _PLACEHOLDER.fullmatch(text):
         return []
     tag = inside[-1]
     documented = str(tag.get("id", "")) if tag.name == "dt" and "sig" in _classes(tag) else ""

@@ -58,6 +58,8 @@ class Site:
         path = self._fetch.folder / f"{hashlib.sha256(url.encode()).hexdigest()}.page"
         cached = _load(path, url)
         if cached and not self._fetch.refresh:
+            if "missing" in cached.facts:
+                raise NotThere(cached.facts["missing"])
             return cached.body
         if self._fetch.offline:
             raise click.ClickException(
@@ -65,15 +67,15 @@ class Site:
                 " run once without it, or give a local copy with 'path:'"
             )
         if not self._rules().can_fetch(AGENT, url):
-            raise NotThere(f"{url}: the robots.txt of the site forbids it")
+            raise _missing(path, url, "the robots.txt of the site forbids it")
         answer = self._get(url, _conditions(cached))
         if answer.status == 304 and cached:
             return cached.body
         if answer.status in (404, 410):
-            raise NotThere(f"{url}: the site answers {answer.status}")
+            raise _missing(path, url, f"the site answers {answer.status}")
         if answer.status != 200:
             raise click.ClickException(f"{url}: the site answers {answer.status}")
-        _save(path, url, answer)
+        _save(path, url, answer.body, answer.headers)
         return answer.body
 
     def _rules(self) -> RobotFileParser:
@@ -184,10 +186,16 @@ def _load(path: Path, url: str) -> _Cached | None:
     return _Cached(facts, body) if whole else None
 
 
-def _save(path: Path, url: str, answer: _Answer) -> None:
-    facts = {"url": url, "sha256": hashlib.sha256(answer.body).hexdigest()}
-    facts |= {name: answer.headers[name] for name in ("etag", "last-modified") if name in answer.headers}
+def _missing(path: Path, url: str, why: str) -> NotThere:
+    """Remembered as well, so that the next run needs no network to know it."""
+    _save(path, url, b"", {"missing": f"{url}: {why}"})
+    return NotThere(f"{url}: {why}")
+
+
+def _save(path: Path, url: str, body: bytes, about: dict[str, str]) -> None:
+    facts = {"url": url, "sha256": hashlib.sha256(body).hexdigest()}
+    facts |= {name: about[name] for name in ("etag", "last-modified", "missing") if name in about}
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(json.dumps(facts).encode() + b"\n" + answer.body)
+        file.write(json.dumps(facts).encode() + b"\n" + body)
     Path(file.name).replace(path)
