@@ -23,19 +23,23 @@ Page = tuple[str, bytes]
 def read_pages(place: Path) -> list[Page | BadRow]:
     """The pages in the order of their names, which begin below the folder that all of them stand in."""
     if place.is_dir():
-        found: list[Page | BadRow] = [
-            (path.relative_to(place).as_posix(), path.read_bytes())
-            for path in place.rglob("*.html")
-            if path.is_file() and path.resolve().is_relative_to(place.resolve())
-        ]
+        found = list(_folder_pages(place))
     elif place.suffix in (".html", ".htm"):
-        found = [(place.name, place.read_bytes())]
+        with place.open("rb") as file:
+            found = [_page(place.name, file)]
     else:
         found = list(_read_archive(place))
     pages = [item for item in found if not isinstance(item, BadRow)]
     bad = [item for item in found if isinstance(item, BadRow)]
     top = "" if place.is_dir() else _common_folder([name for name, _ in pages])
     return [*sorted((name.removeprefix(top), body) for name, body in pages), *bad]
+
+
+def _folder_pages(place: Path) -> Iterator[Page | BadRow]:
+    for path in sorted(place.rglob("*.html")):
+        if path.is_file() and path.resolve().is_relative_to(place.resolve()):
+            with path.open("rb") as file:
+                yield _page(path.relative_to(place).as_posix(), file)
 
 
 def _read_archive(place: Path) -> Iterator[Page | BadRow]:

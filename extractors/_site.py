@@ -98,11 +98,22 @@ class Site:
             answer = self._get_patiently(target, headers)
             if answer.status not in (301, 302, 303, 307, 308):
                 return answer
-            target = urljoin(target, answer.headers.get("location", ""))
-            parts = urlsplit(target)
-            if parts.scheme not in ("http", "https") or parts.netloc != self._host:
-                raise click.ClickException(f"{url}: redirects to {target}, which is not on {self._host}; refused")
+            target = self._redirect(url, target, answer.headers.get("location", ""))
         raise click.ClickException(f"{url}: redirects more than {_MOST_REDIRECTS} times")
+
+    def _redirect(self, url: str, base: str, location: str) -> str:
+        """Where the site sends us, if that is the site, and no less safe than before."""
+        try:
+            target = urljoin(base, location)
+            parts = urlsplit(target)
+        except ValueError as error:
+            raise click.ClickException(f"{url}: redirects to {location!r}, which is no address") from error
+        safe = ("https",) if base.startswith("https:") else ("http", "https")
+        if parts.scheme not in safe or parts.netloc != self._host:
+            raise click.ClickException(
+                f"{url}: redirects to {target}, which is not {safe[-1]} on {self._host}; refused"
+            )
+        return target
 
     def _get_patiently(self, url: str, headers: dict[str, str]) -> _Answer:
         """Try again when the site is busy or the connection breaks, as late as it asks for."""
@@ -156,6 +167,8 @@ def _session() -> requests.Session:
         raise click.UsageError("manim_docs needs the package requests: pip install 'linemill[sources]'") from error
     session = requests.Session()
     session.headers["User-Agent"] = AGENT
+    # Even where it shall not follow a redirect it looks at it, and reads the body, however long that is.
+    session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]
     return session
 
 

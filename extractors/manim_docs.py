@@ -74,6 +74,9 @@ def extract(
 ) -> Iterator[dict[str, Any] | BadRow]:
     """One row for each code block; the same code a second time is a reject that names the first place."""
     _check_packages(path)
+    for name, value, least in (("context_words", context_words, 1), ("max_pages", max_pages, 1), ("delay", delay, 0)):
+        if value < least:
+            raise click.UsageError(f"manim_docs: {name}: {value}, must be at least {least}")
     root = url if url.endswith("/") else f"{url}/"
     choice = _Choice(snippets, include_non_manim, min_lines, context_words)
     found = _local_pages(path, root, pages) if path else _site_pages(Site(root, fetch, delay), pages, max_pages)
@@ -191,7 +194,7 @@ def _local_pages(path: str, root: str, wanted: list[str] | None) -> Iterator[_Pa
             yield item
         elif not _NO_EXAMPLES.search(item[0]) and (wanted is None or item[0] in wanted):
             missing.discard(item[0])
-            yield _decode(urljoin(root, quote(item[0])), item[0].count("/"), item[1])
+            yield _decode(urljoin(root, quote(item[0], errors="replace")), item[0].count("/"), item[1])
     for name in sorted(missing):
         yield BadRow("page_missing", f"{path}: holds no page {name}", {"path": name})
 

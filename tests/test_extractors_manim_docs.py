@@ -106,9 +106,12 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        with contextlib.suppress(ConnectionError):  # an endless body is not read to its end
-            self.wfile.write(body)
+        self.wfile.write(body)
         self.close_connection = "Content-Length" in headers
+
+    def handle(self):
+        with contextlib.suppress(ConnectionError):  # an endless body is not read to its end
+            super().handle()
 
     def usual(self):
         if self.path not in self.server.pages:
@@ -417,7 +420,9 @@ def test_a_busy_site_is_asked_again_when_it_says_so_and_not_for_ever(tmp_path, s
         visit(tmp_path, site, pages=["index.html"], refresh=True)
 
 
-@pytest.mark.parametrize("target", ["file:///etc/hostname", "http://localhost:9/en/index.html", "//other.example/"])
+@pytest.mark.parametrize(
+    "target", ["file:///etc/hostname", "http://localhost:9/en/index.html", "//other.example/", "http://["]
+)
 def test_a_redirect_that_leaves_the_site_is_refused(tmp_path, site, target):
     site.faults["/en/index.html"] = [(302, {"Location": target}, b"")]
     with pytest.raises(click.ClickException, match="redirects to"):
@@ -438,9 +443,10 @@ def test_a_body_that_is_cut_off_or_endless_is_never_cached(tmp_path, site):
     site.faults["/en/index.html"] = [(200, {"Content-Length": "99999"}, b"<article>")] * 4
     with pytest.raises(click.ClickException, match="4 times"):
         visit(tmp_path, site)
-    site.faults["/en/index.html"] = [(200, {}, b" " * (17 << 20))]
-    with pytest.raises(click.ClickException, match="larger than 16 MiB"):
-        visit(tmp_path, site)
+    for status, headers in ((200, {}), (302, {"Location": "deep/more.html"})):
+        site.faults["/en/index.html"] = [(status, headers, b" " * (17 << 20))]
+        with pytest.raises(click.ClickException, match="larger than 16 MiB"):
+            visit(tmp_path, site)
     assert list((tmp_path / "cache").glob("*")) == []
 
 
@@ -454,6 +460,12 @@ def test_a_site_without_its_first_page_stops_the_source(tmp_path, site, status, 
 def test_an_address_that_is_none_is_a_usage_error(tmp_path):
     with pytest.raises(click.UsageError, match="no address"):
         extract(tmp_path, url="file:///etc/", offline=False)
+
+
+@pytest.mark.parametrize("wrong", [{"context_words": 0}, {"max_pages": 0}, {"delay": -1.0}])
+def test_a_number_without_sense_is_a_usage_error(tmp_path, wrong):
+    with pytest.raises(click.UsageError, match="at least"):
+        extract(tmp_path, **wrong)
 
 
 def test_prepare_reads_the_site_and_counts_what_it_leaves_out(tmp_path, site):
