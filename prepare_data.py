@@ -2,6 +2,7 @@
 
     python prepare_data.py prepare --sources all
     python prepare_data.py prepare --sources manim_package my_scenes --output-dir data_formatted
+    python prepare_data.py prepare --sources all --workers 4 --keep-going
     python prepare_data.py list-sources
 
 In    sources.yaml, which names each source; downloads stand in --cache-dir, so that a second run needs no network
@@ -11,7 +12,8 @@ Out   a folder whose files change together or not at all, one record a line wher
       removed_duplicates.json    every record that was merged into another one, with the id of that one
       deduplication_report.json dataset_stats.json ledger.json
 
-Rows in = records kept + rows rejected + duplicates merged. All records are held in memory.
+Rows in = records kept + rows rejected + duplicates merged. All records are held in memory; the processes that read
+the sources hold none of them.
 """
 
 from __future__ import annotations

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
-from conftest import ROOT, read_rows, record, run_script, write_rows
+from conftest import CLEAN, ROOT, read_rows, record, run_script, write_rows
 from test_extractors import EXAMPLE, make_wheel
 
 OUTPUTS = [
@@ -331,7 +335,10 @@ def test_a_mistake_on_the_command_line_is_named(tmp_path, arguments, message):
 
 def test_columns_that_are_not_clear_are_wrong_usage_and_name_the_source(tmp_path):
     local(tmp_path, "a", [{"title": "x", "body": "y"}])
-    assert "sources.yaml:1: a: a.jsonl: can not tell" in prepare(tmp_path, "--keep-going", check=2).err
+    local(tmp_path, "b", [pair(1), pair(2)])
+    for workers in (1, 2):
+        done = prepare(tmp_path, "--keep-going", "--workers", workers, check=2)
+        assert "sources.yaml:1: a: a.jsonl: can not tell" in done.err
 
 
 def test_the_manim_package_is_fetched_once_and_then_read_from_the_cache(tmp_path):
@@ -570,6 +577,27 @@ def test_a_failure_ends_the_other_readings_at_once(tmp_path):
     done = prepare(tmp_path, "--workers", "2", check=1, env=env)
     assert done.err == "Error: b: over; --keep-going does without it\n"
     assert time.monotonic() - began < 30
+
+
+def test_an_interrupted_run_ends_its_processes_and_leaves_nothing(tmp_path):
+    env = CLEAN | {"PYTHONPATH": str(package(tmp_path / "site", "trouble", TROUBLE)), "HOME": str(tmp_path)}
+    (tmp_path / "spool").mkdir()
+    sources(tmp_path, "a:\n  type: trouble\n  how: together\nb:\n  type: trouble\n  how: slow\n")
+    command = [sys.executable, str(ROOT / "prepare_data.py"), "prepare", "--workers", "2"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=env | {"TMPDIR": "spool"}, stderr=subprocess.PIPE, start_new_session=True
+    )
+    until = time.monotonic() + 20
+    while not (here := list(tmp_path.glob("*.here"))) and time.monotonic() < until:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    error = process.communicate(timeout=20)[1].decode()
+    assert process.returncode == 130
+    assert error.strip() == "Error: interrupted; nothing half-written is left, and the same command starts again"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(here[0].stem), 0)
+    assert list((tmp_path / "spool").iterdir()) == []
+    assert not (tmp_path / "data_formatted").exists()
 
 
 @pytest.mark.parametrize(
