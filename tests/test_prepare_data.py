@@ -591,7 +591,7 @@ def test_an_interrupted_run_ends_its_processes_and_leaves_nothing(tmp_path):
     while not (here := list(tmp_path.glob("*.here"))) and time.monotonic() < until:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
-    error = process.communicate(timeout=20)[1].decode()
+    error = process.communicate(timeout=40)[1].decode()
     assert process.returncode == 130
     assert error.strip() == "Error: interrupted; nothing half-written is left, and the same command starts again"
     with pytest.raises(ProcessLookupError):

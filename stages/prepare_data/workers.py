@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TypeVar
@@ -30,8 +31,9 @@ def run_each(work: Callable[[Job], Answer], jobs: list[Job], workers: int) -> It
         while waiting or running:
             while waiting and len(running) < workers:
                 number, job = waiting.pop(0)
-                connection, process = _start(work, job)
-                running[connection] = (number, process)
+                with _no_interrupt():  # one between the start and this entry would leave a process that nobody ends
+                    connection, process = _start(work, job)
+                    running[connection] = (number, process)
             for ready in wait(list(running)):
                 assert isinstance(ready, Connection)
                 number, process = running.pop(ready)
@@ -40,6 +42,15 @@ def run_each(work: Callable[[Job], Answer], jobs: list[Job], workers: int) -> It
         for _, process in running.values():
             process.terminate()
             process.join()
+
+
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start(work: Callable[[Job], Answer], job: Job) -> tuple[Connection, BaseProcess]:
@@ -52,6 +63,7 @@ def _start(work: Callable[[Job], Answer], job: Job) -> tuple[Connection, BasePro
 
 def _work(work: Callable[[Job], Answer], job: Job, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them, and only the main one should speak
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # for the programs that an extractor starts
     schema.set_verbosity(-1)  # several progress bars on one terminal would overwrite each other
     connection.send(work(job))
 
