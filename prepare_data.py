@@ -2,6 +2,7 @@
 
     python prepare_data.py prepare --sources all
     python prepare_data.py prepare --sources manim_package my_scenes --output-dir data_formatted
+    python prepare_data.py prepare --sources all --workers 4 --keep-going
     python prepare_data.py list-sources
 
 In    sources.yaml, which names each source; downloads stand in --cache-dir, so that a second run needs no network
@@ -11,156 +12,162 @@ Out   a folder whose files change together or not at all, one record a line wher
       removed_duplicates.json    every record that was merged into another one, with the id of that one
       deduplication_report.json dataset_stats.json ledger.json
 
-Rows in = records kept + rows rejected + duplicates merged. All records are held in memory.
+Rows in = records kept + rows rejected + duplicates merged. All records are held in memory; the processes that read
+the sources hold none of them.
 """
 
 from __future__ import annotations
 
-import ast
+import errno
 import itertools
-import json
-import warnings
-from collections.abc import Callable, Iterable
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+import msgspec
 
 import extractors
 import schema
-from extractors import BadRow, Fetch
-from schema import Fault, Record
-from stages.prepare_data.catalogue import Source, bind, choose, nearest, read_catalogue
+from extractors import BadRow, Extract, Fetch
+from schema import Fault
+from stages.prepare_data import judge, listing, preflight
+from stages.prepare_data.catalogue import Source, ask, bind, choose, every_argument, nearest, read_catalogue
 from stages.prepare_data.identity import merge_duplicates, split
 from stages.prepare_data.outputs import STAGE, Reading, Result, priorities, write_set
-
-Start = Callable[[], Iterable[Any]]
-
-
-class Limits(NamedTuple):
-    """What a record must have to be kept."""
-
-    code: int
-    description: int
+from stages.prepare_data.workers import run_each
 
 
-def to_record(item: Any, source: Source) -> Record | Fault:
-    """The record that an extractor's row stands for, with an id, or why there is none."""
-    if isinstance(item, BadRow):
-        return Fault(item.code, item.message)
-    if not isinstance(item, dict) or not isinstance(item.get("metadata", {}), dict):
-        return Fault("not_a_row", "the extractor gave something that is no row")
-    # A rejects file can be a source: its rows are judged again.
-    metadata = {key: value for key, value in item.get("metadata", {}).items() if key != "error"}
-    if item.get("source") not in (None, source.name):
-        metadata.setdefault("upstream_source", item["source"])
+class Plan(NamedTuple):
+    """A source whose options are checked: its function, the arguments for it, and what this machine lacks for it."""
+
+    source: Source
+    fetch: Fetch
+    extract: Extract | None
+    arguments: dict[str, Any]
+    lacks: list[str]
+
+    def ask(self, name: str) -> Any:
+        """What the function `needs` or `is_cached` of the type says of this source; None if there is none."""
+        function = extractors.offer(self.extract, name) if self.extract else None
+        if not function or not self.extract:
+            return None
+        return ask(function, every_argument(self.extract, self.arguments, self.fetch))
+
+
+class Job(NamedTuple):
+    """All that a process must know to read one source; it leaves the rows in `spool`."""
+
+    plan: Plan
+    limit: int | None
+    limits: judge.Limits
+    spool: Path
+
+
+class Answer(NamedTuple):
+    """How the reading of one source ended: counts, or the error that ended it."""
+
+    failed: dict[str, int]
+    error: click.ClickException | None = None
+    fatal: bool = False
+    details: str = ""
+
+
+def plan(source: Source, fetch: Fetch) -> Plan:
+    """Check the options of a source, and look for what it needs; nothing is read."""
+    known = extractors.types()
+    if source.type not in known:
+        raise click.UsageError(f"{source.place}: no type {source.type!r}{nearest(source.type, known)}")
     try:
-        record = schema.to_record({**item, "source": source.name, "metadata": metadata}, source.name)
-        if isinstance(record, Fault):
-            return record
-        defaults = {"kind": "code", "needs_description": False}
-        licence = {"licence": record["metadata"].get("licence") or source.entry.licence}
-        record = {**record, "metadata": defaults | record["metadata"] | licence}
-        schema.encode(record)
-        return schema.adopt(record)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        return Fault("not_json", f"holds a value that JSON has no word for: {error}")
+        extract = extractors.load(source.type)
+    except Exception as error:  # noqa: BLE001  code of others; whatever it raises, it is this type that is broken
+        broken = f"the type {source.type}, which fails when imported ({type(error).__name__}: {error})"
+        return Plan(source, fetch, None, {}, [broken])
+    fetch = fetch._replace(folder=fetch.folder / source.type)
+    checked = Plan(source, fetch, extract, bind(source, extract, fetch), [])
+    needs = checked.ask("needs")
+    return checked._replace(lacks=needs.missing()) if needs else checked
 
 
-def find_fault(record: Record, limits: Limits) -> Fault | None:
-    """Why a record is of no use, or None."""
-    code, description = record["code"], record["description"]
-    if len(code) < limits.code:
-        return Fault("short_code", f"{len(code)} characters of code; --min-code-length is {limits.code}")
-    if description and len(description) < limits.description:
-        return Fault(
-            "short_description", f"{len(description)} characters; the shortest allowed are {limits.description}"
-        )
-    return find_syntax_error(code) if record["metadata"]["kind"] == "code" else None
+def read_source(job: Job, items: Iterable[Any]) -> Counter[str]:
+    """Judge every row of one source and write it down; the counts are of the steps that rows failed at."""
+    source, failed = job.plan.source, Counter[str](unreadable=0, invalid=0, unfit=0)
+    with ExitStack() as stack:
+        records, rejects = (stack.enter_context(open(f"{job.spool}.{name}", "wb")) for name in ("records", "rejects"))
+        for item in schema.progress(items, source.name):
+            if isinstance(item, BadRow):
+                step, row = "unreadable", judge.mark_unusable(source, Fault(item.code, item.message), *item[2:])
+            elif isinstance(record := judge.to_record(item, source), Fault):
+                place, raw = judge.origin_of(item), judge.as_text(item)
+                step, row = "invalid", judge.mark_unusable(source, record, place, raw)
+            elif fault := judge.find_fault(record, job.limits):
+                step, row = "unfit", judge.mark(record, fault)
+            else:
+                records.write(schema.encode(judge.accept(record, source)) + b"\n")
+                continue
+            failed[step] += 1
+            rejects.write(schema.encode(row) + b"\n")
+    return failed
 
 
-def find_syntax_error(code: str) -> Fault | None:
-    """Where a program stops being Python, or None."""
+def read_job(job: Job) -> Answer:
+    """Read one source, here or in a process of its own."""
+    source = job.plan.source
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an invalid escape sequence is a warning, and most TeX has some
-            ast.parse(code)
-    except SyntaxError as error:
-        return Fault("does_not_parse", f"line {error.lineno}: {error.msg}")
-    except (ValueError, RecursionError, MemoryError) as error:
-        return Fault("does_not_parse", f"the parser gives up: {error or type(error).__name__}")
-    return None
+        assert job.plan.extract
+        items = job.plan.extract(**job.plan.arguments)
+        return Answer(dict(read_source(job, itertools.islice(items, job.limit))))
+    except click.UsageError as error:
+        return Answer({}, click.UsageError(f"{source.place}: {error.message}"), fatal=True)
+    except click.ClickException as error:
+        return Answer({}, schema.Failure(error.message))
+    except OSError as error:
+        # Without room on the disk no other source would do better.
+        return Answer({}, schema.Failure(str(error)), fatal=error.errno == errno.ENOSPC)
+    except Exception as error:  # noqa: BLE001  code of others; it is named, and the source counts as failed
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(last.filename).name}:{last.lineno}"
+        message = f"{type(error).__name__}: {error} ({place}), a fault in the type {source.type}; -v shows where"
+        return Answer({}, schema.Failure(" ".join(message.split())), details=traceback.format_exc())
 
 
-def read_source(source: Source, items: Iterable[Any], limits: Limits) -> Reading:
-    """Judge every row of one source."""
-    reading = Reading(source, [], [])
-    for item in schema.progress(items, source.name):
-        record = to_record(item, source)
-        if isinstance(record, Fault):
-            reading.rejected.append(mark(unusable(item, source), record, raw=as_text(item)))
-        elif fault := find_fault(record, limits):
-            reading.rejected.append(mark(record, fault))
-        else:
-            parent = schema.content_hash(record) if record["metadata"].get("lineage") else None
-            params = {"type": source.entry.type}
-            reading.records.append(schema.add_lineage(record, stage=STAGE, params=params, parent=parent))
-    return reading
-
-
-def mark(record: Record, fault: Fault, **more: str) -> Record:
-    """The record as it stands in the rejects file."""
-    schema.log(f"    rejected: {fault.code}: {fault.message}", level=1)
-    error = {"stage": STAGE, "code": fault.code, "message": fault.message, **more}
-    return {**record, "metadata": {**record["metadata"], "error": error}}
-
-
-def unusable(item: Any, source: Source) -> Record:
-    """What stands in the rejects file for a row that is no record: where it was found."""
-    metadata = item.get("metadata") if isinstance(item, dict) else None
-    origin = item.origin if isinstance(item, BadRow) else metadata.get("origin") if isinstance(metadata, dict) else None
-    place = {"origin": json.loads(json.dumps(origin, default=str))} if isinstance(origin, dict) else {}
-    return {"description": "", "code": "", "source": source.name, "metadata": place}
-
-
-def as_text(item: Any) -> str:
-    """All of a row that is no record."""
-    if isinstance(item, BadRow):
-        return item.raw.encode("utf-8", "replace").decode()
-    try:
-        return schema.encode(item).decode()
-    except (TypeError, ValueError, OverflowError, RecursionError):
-        return ascii(item)  # what an extractor made and JSON has no word for
-
-
-def read_all(starts: list[tuple[Source, Start]], limits: Limits, *, keep_going: bool) -> Result:
-    """Read the sources one after the other; one that fails ends the run, or is noted as missing."""
-    readings: list[Reading] = []
+def read_all(jobs: list[Job], workers: int, *, keep_going: bool) -> tuple[list[Reading], dict[str, str]]:
+    """Read the sources; one that fails ends the run, or is noted as missing."""
+    readings: dict[int, Reading] = {}
     missing: dict[str, str] = {}
-    for source, start in starts:
-        try:
-            reading = read_source(source, start(), limits)
-        except click.UsageError as error:
-            raise click.UsageError(f"{source.place}: {error.message}") from error
-        except (click.ClickException, OSError) as error:
-            reason = error.message if isinstance(error, click.ClickException) else str(error)
-            if not keep_going:
-                raise schema.Failure(f"{source.name}: {reason}; --keep-going does without it") from error
-            missing[source.name] = reason
-            schema.log(f"  {source.name}: MISSING: {reason}")
-        else:
-            readings.append(reading)
-            schema.log(f"  {describe(reading)}")
-    return Result(readings, missing, [], [], [])
+    killed = Answer({}, schema.Failure("its process was killed, perhaps for memory; try fewer --workers"))
+    for number, answer in run_each(read_job, jobs, workers):
+        name, (failed, error, fatal, details) = jobs[number].plan.source.name, answer or killed
+        if not error:
+            readings[number] = load(jobs[number], failed)
+            schema.log(f"  {listing.describe(readings[number], jobs[number].limit)}")
+            continue
+        if details:
+            schema.log(details.rstrip(), level=1)
+        if isinstance(error, click.UsageError):
+            raise error
+        if fatal or not keep_going:
+            raise schema.Failure(f"{name}: {error.message}{'' if fatal else '; --keep-going does without it'}")
+        missing[name] = error.message
+        schema.log(f"  {name}: MISSING: {error.message}")
+    return [readings[number] for number in sorted(readings)], missing
 
 
-def describe(reading: Reading) -> str:
-    """One line about one source."""
-    expected = reading.source.entry.expected_samples
-    hope = "" if expected in (None, reading.rows) else f" where {expected:,} were expected"
-    why = ", ".join(f"{count:,} {code}" for code, count in reading.reasons().items())
-    rejected = f", rejected: {why}" if why else ""
-    return f"{reading.source.name}: {reading.rows:,} rows{hope}, {len(reading.records):,} records{rejected}"
+def load(job: Job, failed: dict[str, int]) -> Reading:
+    """Take in what a process wrote down."""
+    rows: list[list[schema.Record]] = []
+    for name in ("records", "rejects"):
+        with open(f"{job.spool}.{name}", "rb") as lines:
+            rows.append([msgspec.json.decode(line) for line in lines])
+        Path(f"{job.spool}.{name}").unlink()
+    for row in rows[1]:
+        error = row["metadata"]["error"]
+        schema.log(f"    rejected: {error['code']}: {error['message']}", level=1)
+    return Reading(job.plan.source, rows[0], rows[1], failed)
 
 
 def merge_and_split(result: Result, *, deduplicate: bool, test_ratio: float, seed: int) -> Result:
@@ -179,16 +186,6 @@ def why_nothing(result: Result) -> str:
     example = f" (the first: {first['metadata']['error']['message']})" if first else ""
     gone = [f"{name} is missing: {reason}" for name, reason in result.missing.items()]
     return "; ".join([*filter(None, [", ".join(reasons) + example]), *gone]) or "the sources gave no rows"
-
-
-def starter(source: Source, fetch: Fetch, limit: int | None) -> Start:
-    """Check the options of a source; the function that is returned begins to read it."""
-    known = extractors.types()
-    if source.entry.type not in known:
-        raise click.UsageError(f"{source.place}: no type {source.entry.type!r}{nearest(source.entry.type, known)}")
-    extract = extractors.load(source.entry.type)
-    arguments = bind(source, extract, fetch._replace(folder=fetch.folder / source.entry.type))
-    return lambda: itertools.islice(extract(**arguments), limit)
 
 
 @click.group(context_settings=schema.CONTEXT)
@@ -213,6 +210,11 @@ SOURCES_FILE = click.option(
 )
 
 
+CACHE_DIR = click.option(
+    "--cache-dir", default="~/.cache/manim_datasets", metavar="DIR", help="Where downloads are kept."
+)
+
+
 @main.command()
 @click.option(
     "--sources", multiple=True, metavar="NAME...", help="Sources to read; all is every enabled one, and the default."
@@ -220,10 +222,13 @@ SOURCES_FILE = click.option(
 @click.argument("more_sources", nargs=-1, metavar="")
 @SOURCES_FILE
 @click.option("--output-dir", default="data_formatted", type=click.Path(file_okay=False), help="Folder to write.")
-@click.option("--cache-dir", default="~/.cache/manim_datasets", metavar="DIR", help="Where downloads are kept.")
+@CACHE_DIR
 @click.option("--offline", is_flag=True, help="Use no network; a source that is neither local nor cached fails.")
 @click.option("--refresh", is_flag=True, help="Download again what is in the cache.")
-@click.option("--keep-going", is_flag=True, help="Do without a source that fails, and end with exit code 3.")
+@click.option("--keep-going", is_flag=True, help="Do without a source that fails or lacks something; exit code 3.")
+@click.option(
+    "--workers", default=1, type=click.IntRange(1), metavar="N", help="Sources read at a time; the output is the same."
+)
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Take at most this many rows of each source.")
 @click.option("--test-ratio", default=0.1, type=click.FloatRange(0, 1), metavar="R", help="Share of the test side.")
 @click.option("--seed", default=42, help="Decides which records fall on the test side.")
@@ -247,6 +252,7 @@ def prepare(
     offline: bool,
     refresh: bool,
     keep_going: bool,
+    workers: int,
     verbose: bool,
     quiet: bool,
     **options: Any,
@@ -260,16 +266,34 @@ def prepare(
     if offline and refresh:
         raise click.UsageError("--refresh downloads again and --offline forbids it; leave one out")
     chosen = choose(read_catalogue(sources_file), [*sources, *more_sources])
+    preflight.refuse_own_output(chosen, Path(output_dir))
+    preflight.take_keys(Path(".env"))
     fetch = Fetch(Path(cache_dir).expanduser(), offline, refresh)
-    # All options are checked before the first source is read: a download should not be wasted on a misspelt name.
-    starts = [(source, starter(source, fetch, options["limit"])) for source in chosen]
-    limits = Limits(options["min_code_length"], options["min_description_length"])
-    result = read_all(starts, limits, keep_going=keep_going)
+    # Everything is checked before the first source is read: a download should not be wasted on a misspelt name.
+    plans = [plan(source, fetch) for source in chosen]
+    if not keep_going:
+        preflight.refuse_missing({plan.source.name: plan.lacks for plan in plans})
+    result = read_plans(plans, workers, keep_going=keep_going, **options)
     split_by = {name: options[name] for name in ("deduplicate", "test_ratio", "seed")}
     result = merge_and_split(result, **split_by)
     told = {"sources": [source.name for source in chosen], **options}
     write_set(result, Path(output_dir), sources_file, told)
     report(result, output_dir)
+
+
+def read_plans(plans: list[Plan], workers: int, *, keep_going: bool, **options: Any) -> Result:
+    """Read what can be read; the rest is missing."""
+    limits = judge.Limits(options["min_code_length"], options["min_description_length"])
+    lacking = {plan.source.name: f"needs {'; '.join(plan.lacks)}" for plan in plans if plan.lacks}
+    for plan in plans:
+        listing.say_what_is_odd(plan.source, lacking.get(plan.source.name))
+    with tempfile.TemporaryDirectory(prefix="linemill-") as folder:
+        ready = [plan for plan in plans if not plan.lacks]
+        jobs = [Job(one, options["limit"], limits, Path(folder, str(number))) for number, one in enumerate(ready)]
+        readings, failing = read_all(jobs, workers, keep_going=keep_going)
+    missing = lacking | failing
+    in_order = {plan.source.name: missing[plan.source.name] for plan in plans if plan.source.name in missing}
+    return Result(readings, in_order, [], [], [])
 
 
 def report(result: Result, output_dir: str) -> None:
@@ -286,19 +310,30 @@ def report(result: Result, output_dir: str) -> None:
 
 @main.command("list-sources")
 @SOURCES_FILE
+@CACHE_DIR
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def list_sources(sources_file: Path, as_json: bool) -> None:
-    """Show the sources that can be named."""
+def list_sources(sources_file: Path, cache_dir: str, as_json: bool) -> None:
+    """Show the sources that can be named, whether they are cached, and what they lack."""
+    preflight.take_keys(Path(".env"))
+    fetch = Fetch(Path(cache_dir).expanduser())
     for source in read_catalogue(sources_file):
-        facts = {"name": source.name, **{name: getattr(source.entry, name) for name in source.entry.__struct_fields__}}
-        click.echo(schema.encode(facts).decode() if as_json else as_line(facts))
+        facts = listing.facts_of(source) | state_of(source, fetch)
+        click.echo(schema.encode(facts).decode() if as_json else listing.as_line(facts))
 
 
-def as_line(facts: dict[str, Any]) -> str:
-    expected = "" if facts["expected_samples"] is None else f"{facts['expected_samples']:,} rows"
-    state = "enabled" if facts["enabled"] else f"disabled: {facts['reason'] or 'no reason given'}"
-    line = f"{facts['name']:<24} {facts['type']:<16} priority {facts['priority']:<3} {expected:<12} "
-    return f"{line}{facts['licence'] or 'licence unknown':<20} {state}"
+def state_of(source: Source, fetch: Fetch) -> dict[str, Any]:
+    """Whether a source is at hand (yes, no, local or unknown), what it lacks, and what is wrong with its entry."""
+    cached = "local" if source.options.get("path") else "unknown"
+    if not source.entry.type:
+        return {"cached": None, "lacks": [], "fault": None}
+    try:
+        checked = plan(source, fetch)
+    except click.UsageError as error:
+        return {"cached": cached, "lacks": [], "fault": error.message}
+    is_cached = None if cached == "local" else checked.ask("is_cached")
+    if is_cached is not None:
+        cached = "yes" if is_cached else "no"
+    return {"cached": cached, "lacks": checked.lacks, "fault": None}
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@
 `extract` is a generator. It yields what it has, as {"description", "code", "metadata"}; a row that it can not
 read is a `BadRow`. prepare_data.py validates, rejects, deduplicates and writes. If `extract` has a parameter
 `fetch`, it gets the `Fetch` of this run: the cache folder, and whether the network may be used.
+Two more functions may stand beside it: `needs`, for what must be installed, and `is_cached`.
 A package of somebody else adds a type with an entry point in the group `linemill.extractors`.
 """
 
@@ -14,14 +15,16 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoints, entry_points
 from typing import Any
 
 from extractors._fetch import Fetch
+from extractors._needs import Needs
 from extractors._rows import BadRow
 
-__all__ = ["BadRow", "Extract", "Fetch", "load", "types"]
+__all__ = ["BadRow", "Extract", "Fetch", "Needs", "load", "offer", "types"]
 
 Extract = Callable[..., Iterator[Any]]
 
@@ -39,6 +42,12 @@ def load(name: str) -> Extract:
     else:
         extract = importlib.import_module(f"extractors.{name}").extract
     return extract
+
+
+def offer(extract: Extract, name: str) -> Callable[..., Any] | None:
+    """The function `needs` or `is_cached` that stands beside `extract`, if the type has one."""
+    found: Callable[..., Any] | None = getattr(sys.modules.get(extract.__module__), name, None)
+    return found
 
 
 def _foreign() -> EntryPoints:

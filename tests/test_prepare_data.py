@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
-from conftest import read_rows, record, run_script, write_rows
+from conftest import CLEAN, ROOT, read_rows, record, run_script, write_rows
 from test_extractors import EXAMPLE, make_wheel
 
 OUTPUTS = [
@@ -78,6 +83,9 @@ def test_list_sources_is_also_for_programs(tmp_path):
         "reason": None,
         "expected_samples": 12,
         "licence": "MIT",
+        "cached": "local",
+        "lacks": [],
+        "fault": None,
     }
 
 
@@ -298,7 +306,7 @@ def test_no_record_at_all_is_a_failure_that_says_why(tmp_path):
         ("a: local\n", "sources.yaml:1: a: a source is a name with options below it"),
         ("- a\n", "sources.yaml: it must hold sources"),
         ("", "sources.yaml: it must hold sources"),
-        ("a:\n  path: b\n", "a: Object missing required field `type`"),
+        ("a:\n  path: b\n", "sources.yaml:1: a: it has no type; only a source that can never be read"),
         ("a:\n  type: local\n  path: b\n  enabled: false\n", "no source is enabled"),
     ],
 )
@@ -327,7 +335,10 @@ def test_a_mistake_on_the_command_line_is_named(tmp_path, arguments, message):
 
 def test_columns_that_are_not_clear_are_wrong_usage_and_name_the_source(tmp_path):
     local(tmp_path, "a", [{"title": "x", "body": "y"}])
-    assert "sources.yaml:1: a: a.jsonl: can not tell" in prepare(tmp_path, "--keep-going", check=2).err
+    local(tmp_path, "b", [pair(1), pair(2)])
+    for workers in (1, 2):
+        done = prepare(tmp_path, "--keep-going", "--workers", workers, check=2)
+        assert "sources.yaml:1: a: a.jsonl: can not tell" in done.err
 
 
 def test_the_manim_package_is_fetched_once_and_then_read_from_the_cache(tmp_path):
@@ -362,13 +373,18 @@ def extract(count: int, *, folder: Path = Path("."), fetch):
 '''
 
 
-def test_a_type_of_another_package_is_used_without_any_registration_here(tmp_path):
-    site = tmp_path / "site"
-    info = site / "made_up-1.0.dist-info"
+def package(site, name, text):
+    """An installed package that brings one type: what pip leaves behind, made by hand."""
+    info = site / f"{name}-1.0.dist-info"
     info.mkdir(parents=True)
-    (site / "made_up.py").write_text(THIRD_PARTY)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: made-up\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[linemill.extractors]\nmade_up = made_up:extract\n")
+    (site / f"{name}.py").write_text(text)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[linemill.extractors]\n{name} = {name}:extract\n")
+    return site
+
+
+def test_a_type_of_another_package_is_used_without_any_registration_here(tmp_path):
+    site = package(tmp_path / "site", "made_up", THIRD_PARTY)
     sources(tmp_path, "numbers:\n  type: made_up\n  count: 3\n  folder: here\n")
     done = prepare(tmp_path, env={"PYTHONPATH": str(site)})
     assert "7 in, 3 kept" in done.err
@@ -391,3 +407,234 @@ def test_verbose_says_why_and_quiet_says_nothing(tmp_path):
     local(tmp_path, "a", [pair(1), pair(2, output="def (:\n")])
     assert "rejected: does_not_parse: line 1: invalid syntax" in prepare(tmp_path, "-v").err
     assert prepare(tmp_path, "-q").err == ""
+
+
+# --- before the first byte --------------------------------------------------------------------------------------------
+
+NEEDY = """
+from pathlib import Path
+from extractors._needs import Needs
+
+def needs(*, keys: list[str], tools: list[str], **others):
+    return Needs(packages=("json", "no_such_package", "no.such"), keys=tuple(keys), tools=tuple(tools))
+
+def is_cached(fetch, keys):
+    return fetch.cached(keys[0]) is not None
+
+def extract(mark: str, *, keys: list[str] = ["KAGGLE_KEY"], tools: list[str] = []):
+    Path(mark).touch()
+    yield {"description": "x", "code": "x = 1"}
+"""
+
+
+def test_one_message_names_everything_that_any_source_lacks(tmp_path):
+    env = {"PYTHONPATH": str(package(tmp_path / "site", "needy", NEEDY))}
+    local(tmp_path, "a", [pair(1), pair(2)])
+    with (tmp_path / "sources.yaml").open("a") as file:
+        file.write("b:\n  type: needy\n  mark: b\n  tools: [sh, no_such_tool]\n")
+        file.write("c:\n  type: needy\n  mark: c\n  keys: [HF_TOKEN, OTHER_KEY]\n")
+    (tmp_path / ".env").write_text("export HF_TOKEN='hf'  # mine\n")
+    done = prepare(tmp_path, check=2, env=env)
+    told = done.err.partition("needed: ")[2].strip().split("; ")
+    assert told == [
+        "the package no_such_package (pip install 'linemill[sources]') for b, c",
+        "the package no.such (pip install 'linemill[sources]') for b, c",
+        "the key KAGGLE_KEY (in the environment or in .env) for b",
+        "the program no_such_tool (on the PATH) for b",
+        "the key OTHER_KEY (in the environment or in .env) for c",
+        "--keep-going does without",
+    ]
+    done = prepare(tmp_path, "--keep-going", check=3, env=env)
+    assert done.err.splitlines()[-1].startswith("Error: missing: b: needs the package no_such_package")
+    assert "the key OTHER_KEY" in report(tmp_path, "ledger.json")["extra"]["missing"]["c"]
+    assert list(report(tmp_path, "dataset_stats.json")["missing"]) == ["b", "c"]
+    assert len(rows_of(tmp_path)) == 2
+    assert not (tmp_path / "b").exists() and not (tmp_path / "c").exists()
+
+
+def test_the_list_says_what_is_cached_what_is_lacking_and_what_is_wrong(tmp_path):
+    env = {"PYTHONPATH": str(package(tmp_path / "site", "needy", NEEDY))}
+    text = "{}:\n  type: needy\n  mark: b\n  keys: [{}]\n"
+    more = "d:\n  type: needy\n  mrk: x\ne:\n  enabled: false\n  reason: too old\nf:\n  type: gone\n"
+    sources(tmp_path, text.format("b", "one") + text.format("c", "two") + more)
+    (tmp_path / "cache" / "needy").mkdir(parents=True)
+    (tmp_path / "cache" / "needy" / "one").touch()
+    command = ["prepare_data.py", "list-sources", "--cache-dir", "cache"]
+    listed = run_script(*command, "--json", cwd=tmp_path, check=0, env=env).out.splitlines()
+    facts = {fact["name"]: fact for fact in map(json.loads, listed)}
+    assert [fact["cached"] for fact in facts.values()] == ["yes", "no", "unknown", None, "unknown"]
+    assert "the key two (in the environment or in .env)" in facts["c"]["lacks"]
+    assert "needy has no option 'mrk'" in facts["d"]["fault"]
+    assert "no type 'gone'" in facts["f"]["fault"]
+    lines = run_script(*command, cwd=tmp_path, check=0, env=env).out.splitlines()
+    assert len(lines) == 5
+    assert "rejected: too old" in lines[3]
+
+
+def test_a_rejected_source_is_listed_and_refused_when_it_is_named(tmp_path):
+    local(tmp_path, "a", [pair(1), pair(2)])
+    with (tmp_path / "sources.yaml").open("a") as file:
+        file.write("old:\n  enabled: false\n  reason: written for another library\n")
+    prepare(tmp_path, "--sources", "all")
+    done = prepare(tmp_path, "--sources", "a", "old", check=2)
+    assert done.err.endswith("Error: --sources old: can not be read: written for another library\n")
+    with (tmp_path / "sources.yaml").open("a") as file:
+        file.write("  path: x\n")
+    assert "old: it has no type" in prepare(tmp_path, check=2).err
+
+
+def test_every_source_that_comes_with_the_script_can_be_listed_and_says_why_it_is_off():
+    listed = run_script("prepare_data.py", "list-sources", "--json", cwd=ROOT, check=0).out.splitlines()
+    facts = {fact["name"]: fact for fact in map(json.loads, listed)}
+    assert {name: fact["fault"] for name, fact in facts.items() if fact["fault"]} == {}
+    assert [name for name, fact in facts.items() if not fact["enabled"] and not fact["reason"]] == []
+    assert {"vivek3141", "dl_visualization", "chilao", "3b1b"} <= {n for n, fact in facts.items() if not fact["type"]}
+
+
+def test_a_disabled_source_runs_when_it_is_named_and_its_reason_is_shown(tmp_path):
+    local(tmp_path, "a", [pair(1), pair(2)], "  enabled: false\n  reason: too old\n")
+    assert "a: disabled (too old), and read because it was named" in prepare(tmp_path, "--sources", "a").err
+
+
+@pytest.mark.parametrize(
+    ("path", "refused"),
+    [
+        ("data_formatted", True),
+        ("data_formatted/train.json", True),
+        ("./data_formatted/../data_formatted/*.jsonl", True),
+        (".", True),
+        ("**/*.json", True),
+        ("link", True),
+        ("*/t????.json", True),
+        ("*.jsonl", False),
+        ("data_formatted/old.jsonl", False),
+        ("data_formatted/*/*.jsonl", False),
+    ],
+)
+def test_a_source_that_reads_the_output_of_its_own_run_is_refused(tmp_path, path, refused):
+    for name in ("a.jsonl", "data_formatted/old.jsonl", "data_formatted/deep/b.jsonl"):
+        write_rows(tmp_path / name, [pair(1), pair(2)])
+    (tmp_path / "link").symlink_to("data_formatted")
+    sources(tmp_path, f'a:\n  type: local\n  path: "{path}"\n')
+    done = prepare(tmp_path, check=2 if refused else 0)
+    assert ("takes in data_formatted, where this run writes" in done.err) == refused
+    assert done.err.count("\n") == (1 if refused else done.err.count("\n"))
+
+
+# --- several at a time ------------------------------------------------------------------------------------------------
+
+TROUBLE = """
+import os
+import time
+import click
+from pathlib import Path
+
+def extract(how: str):
+    if how == "bug":
+        yield {"description": "x", "code": "x = 1"}
+        return {}["nothing"]
+    if how == "killed":
+        os.kill(os.getpid(), 9)
+    if how == "together":
+        Path(f"{os.getpid()}.here").touch()
+        until = time.monotonic() + 20
+        while len(list(Path().glob("*.here"))) < 2:
+            if time.monotonic() > until:
+                raise click.ClickException("nobody else came")
+            time.sleep(0.01)
+        yield {"description": "together " + str(os.getpid()), "code": f"x = {os.getpid()}"}
+    if how == "slow":
+        time.sleep(60)
+    raise click.ClickException("over")
+"""
+
+
+def test_any_number_of_workers_gives_the_same_bytes(tmp_path):
+    for number, name in enumerate("dcba"):
+        rows = [pair(number * 5 + row, extra={"big": 2**70, "text": "\u2028é"}) for row in range(9)]
+        local(tmp_path, name, [*rows, b"{broken", pair(99, output="def (:\n")], f"  priority: {number}\n")
+    before = {}
+    for workers in (1, 2, 4):
+        done = prepare(tmp_path, "--workers", workers, "-v")
+        after = {entry.name: entry.read_bytes() for entry in (tmp_path / "data_formatted").iterdir()}
+        assert before in ({}, after)
+        before = after
+        assert done.err.count("rejected: does_not_parse") == 4
+    assert list(report(tmp_path, "dataset_stats.json")["sources"]) == list("dcba")
+
+
+def test_sources_are_read_at_the_same_time(tmp_path):
+    env = {"PYTHONPATH": str(package(tmp_path / "site", "trouble", TROUBLE))}
+    sources(tmp_path, "".join(f"{name}:\n  type: trouble\n  how: together\n" for name in "ab"))
+    done = prepare(tmp_path, "--workers", "2", "--limit", "1", env=env)
+    assert "2 in, 2 kept" in done.err
+
+
+def test_a_failure_ends_the_other_readings_at_once(tmp_path):
+    env = {"PYTHONPATH": str(package(tmp_path / "site", "trouble", TROUBLE))}
+    sources(tmp_path, "a:\n  type: trouble\n  how: slow\nb:\n  type: trouble\n  how: quick\n")
+    began = time.monotonic()
+    done = prepare(tmp_path, "--workers", "2", check=1, env=env)
+    assert done.err == "Error: b: over; --keep-going does without it\n"
+    assert time.monotonic() - began < 30
+
+
+def test_an_interrupted_run_ends_its_processes_and_leaves_nothing(tmp_path):
+    env = CLEAN | {"PYTHONPATH": str(package(tmp_path / "site", "trouble", TROUBLE)), "HOME": str(tmp_path)}
+    (tmp_path / "spool").mkdir()
+    sources(tmp_path, "a:\n  type: trouble\n  how: together\nb:\n  type: trouble\n  how: slow\n")
+    command = [sys.executable, str(ROOT / "prepare_data.py"), "prepare", "--workers", "2"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=env | {"TMPDIR": "spool"}, stderr=subprocess.PIPE, start_new_session=True
+    )
+    until = time.monotonic() + 20
+    while not (here := list(tmp_path.glob("*.here"))) and time.monotonic() < until:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    error = process.communicate(timeout=40)[1].decode()
+    assert process.returncode == 130
+    assert error.strip() == "Error: interrupted; nothing half-written is left, and the same command starts again"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(here[0].stem), 0)
+    assert list((tmp_path / "spool").iterdir()) == []
+    assert not (tmp_path / "data_formatted").exists()
+
+
+@pytest.mark.parametrize(
+    ("how", "workers", "message"),
+    [
+        ("bug", 1, "a: KeyError: 'nothing' (trouble.py:10), a fault in the type trouble; -v shows where"),
+        ("bug", 2, "a: KeyError: 'nothing' (trouble.py:10), a fault in the type trouble; -v shows where"),
+        ("killed", 2, "a: its process was killed, perhaps for memory; try fewer --workers"),
+    ],
+)
+def test_a_fault_in_the_code_of_others_is_a_source_that_failed(tmp_path, how, workers, message):
+    env = {"PYTHONPATH": str(package(tmp_path / "site", "trouble", TROUBLE))}
+    sources(tmp_path, f"a:\n  type: trouble\n  how: {how}\n")
+    local(tmp_path, "b", [pair(1), pair(2)])
+    done = prepare(tmp_path, "--workers", workers, check=1, env=env)
+    assert done.err.splitlines()[-1] == f"Error: {message}; --keep-going does without it"
+    done = prepare(tmp_path, "--workers", workers, "--keep-going", check=3, env=env)
+    assert done.err.splitlines()[-1] == f"Error: missing: {message}"
+    assert len(rows_of(tmp_path)) == 2
+
+
+def test_a_type_that_can_not_be_imported_is_named_and_the_others_work(tmp_path):
+    env = {"PYTHONPATH": str(package(tmp_path / "site", "torn", "import no_such_module\n"))}
+    sources(tmp_path, "a:\n  type: torn\n")
+    local(tmp_path, "b", [pair(1), pair(2)])
+    message = "the type torn, which fails when imported (ModuleNotFoundError: No module named 'no_such_module')"
+    assert f"{message} for a" in prepare(tmp_path, check=2, env=env).err
+    assert f"missing: a: needs {message}" in prepare(tmp_path, "--keep-going", check=3, env=env).err
+    prepare(tmp_path, "--sources", "b", env=env)
+
+
+def test_the_statistics_say_at_which_step_rows_failed(tmp_path):
+    rows = [pair(1), pair(2), b"{broken", {"instruction": "x", "output": None}, pair(4, output="def (:\n")]
+    local(tmp_path, "a", rows, "  expected_samples: 4\n  licence: MIT\n")
+    prepare(tmp_path)
+    stats = report(tmp_path, "dataset_stats.json")["sources"]["a"]
+    assert (stats["rows"], stats["expected"], stats["passed"]) == (5, 4, 2)
+    assert stats["failed"] == {"unreadable": 1, "invalid": 1, "unfit": 1}
+    assert {row["metadata"]["licence"] for row in rows_of(tmp_path)} == {"MIT"}
+    assert "where 4 were expected" not in prepare(tmp_path, "--limit", "2").err

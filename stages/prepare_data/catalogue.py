@@ -15,7 +15,7 @@ import msgspec
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the driver itself reads of one source; the rest is for the function `extract` of its type."""
 
-    type: str
+    type: str | None = None  # only a source that can never be read has none
     priority: int = 0
     enabled: bool = True
     reason: str | None = None
@@ -30,6 +30,12 @@ class Source(msgspec.Struct, frozen=True):
     entry: Entry
     options: dict[str, Any]
     place: str
+
+    @property
+    def type(self) -> str:
+        """For a chosen source; `choose` lets none pass that has no type."""
+        assert self.entry.type
+        return self.entry.type
 
 
 def read_catalogue(path: Path) -> list[Source]:
@@ -47,6 +53,9 @@ def choose(sources: list[Source], names: Iterable[str]) -> list[Source]:
     wanted = set(names) or {"all"}
     for name in sorted(wanted - known - {"all"}):
         raise click.UsageError(f"--sources {name}: there is no such source{nearest(name, known)}")
+    for source in sources:
+        if source.name in wanted and not source.entry.type:
+            raise click.UsageError(f"--sources {source.name}: can not be read: {source.entry.reason}")
     chosen = [source for source in sources if source.name in wanted or ("all" in wanted and source.entry.enabled)]
     if not chosen:
         raise click.UsageError("no source is enabled; name one with --sources")
@@ -65,7 +74,7 @@ def bind(source: Source, extract: Callable[..., Any], fetch: Any) -> dict[str, A
     signature = inspect.signature(extract)
     own = {"fetch": fetch} if "fetch" in signature.parameters else {}
     takes = [name for name in signature.parameters if name != "fetch"]
-    where = f"{source.place}: {source.entry.type}"
+    where = f"{source.place}: {source.type}"
     for name in source.options:
         if name not in takes:
             close = difflib.get_close_matches(name, [*takes, *Entry.__struct_fields__])
@@ -78,6 +87,21 @@ def bind(source: Source, extract: Callable[..., Any], fetch: Any) -> dict[str, A
     hints = get_type_hints(extract)
     typed = {name: _typed(value, hints.get(name, Any), f"{where}: {name}") for name, value in source.options.items()}
     return {**typed, **own}
+
+
+def every_argument(extract: Callable[..., Any], arguments: dict[str, Any], fetch: Any) -> dict[str, Any]:
+    """The checked arguments together with the defaults, for the functions that stand beside `extract`."""
+    bound = inspect.signature(extract).bind(**arguments)
+    bound.apply_defaults()
+    return {**bound.arguments, "fetch": fetch}
+
+
+def ask(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    """Call a function with those of the arguments that it names."""
+    parameters = inspect.signature(function).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return function(**arguments)
+    return function(**{name: value for name, value in arguments.items() if name in parameters})
 
 
 def _typed(value: Any, hint: Any, where: str) -> Any:
@@ -95,9 +119,16 @@ def _source(where: str, name: Any, body: Any) -> Source:
     own = {key: value for key, value in body.items() if key in Entry.__struct_fields__}
     options = {str(key): value for key, value in body.items() if key not in Entry.__struct_fields__}
     try:
-        return Source(name, msgspec.convert(own, Entry), options, where)
+        source = Source(name, msgspec.convert(own, Entry), options, where)
     except msgspec.ValidationError as error:
         raise click.UsageError(f"{where}: {error}") from error
+    entry = source.entry
+    if not entry.type and (entry.enabled or not entry.reason or options):
+        raise click.UsageError(
+            f"{where}: it has no type; only a source that can never be read may leave it out,"
+            " with 'enabled: false', a reason and no options"
+        )
+    return source
 
 
 def _values(path: Path) -> dict[Any, Any]:

@@ -14,14 +14,28 @@ from stages.prepare_data.catalogue import Source
 from stages.prepare_data.identity import Duplicate, dedupe_report, removed_row
 
 STAGE = "prepare_data"
+FILES = (
+    "train.json",
+    "test.json",
+    "removed_duplicates.json",
+    "rejects.jsonl",
+    "dataset_stats.json",
+    "deduplication_report.json",
+    "ledger.json",
+)
 
 
 class Reading(NamedTuple):
-    """What one source gave: its records, and the rows that are none, each with its error in the metadata."""
+    """What one source gave: its records, and the rows that are none, each with its error in the metadata.
+
+    `failed` counts the latter by the step that they failed at: unreadable for the extractor, no valid record, unfit
+    for the limits of this run or because the program does not parse.
+    """
 
     source: Source
     records: list[Record]
     rejected: list[Record]
+    failed: dict[str, int]
 
     @property
     def rows(self) -> int:
@@ -113,6 +127,8 @@ def statistics(result: Result) -> dict[str, Any]:
             "licence": reading.source.entry.licence,
             "expected": reading.source.entry.expected_samples,
             "rows": reading.rows,
+            "passed": len(reading.records),
+            "failed": reading.failed,
             "rejected": reading.reasons(),
             "merged": merged[reading.source.name],
             "train": train[reading.source.name],

@@ -1,0 +1,104 @@
+"""Decides which rows of a source become records, and says why the others do not."""
+
+from __future__ import annotations
+
+import ast
+import json
+import warnings
+from typing import Any, NamedTuple
+
+import schema
+from schema import Fault, Record
+from stages.prepare_data.catalogue import Source
+from stages.prepare_data.outputs import STAGE
+
+
+class Limits(NamedTuple):
+    """What a record must have to be kept."""
+
+    code: int
+    description: int
+
+
+def to_record(item: Any, source: Source) -> Record | Fault:
+    """The record that an extractor's row stands for, with an id, or why there is none."""
+    if not isinstance(item, dict) or not isinstance(item.get("metadata", {}), dict):
+        return Fault("not_a_row", "the extractor gave something that is no row")
+    # A rejects file can be a source: its rows are judged again.
+    metadata = {key: value for key, value in item.get("metadata", {}).items() if key != "error"}
+    if item.get("source") not in (None, source.name):
+        metadata.setdefault("upstream_source", item["source"])
+    try:
+        record = schema.to_record({**item, "source": source.name, "metadata": metadata}, source.name)
+        if isinstance(record, Fault):
+            return record
+        defaults = {"kind": "code", "needs_description": False}
+        licence = {"licence": record["metadata"].get("licence") or source.entry.licence}
+        record = {**record, "metadata": defaults | record["metadata"] | licence}
+        schema.encode(record)
+        return schema.adopt(record)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        return Fault("not_json", f"holds a value that JSON has no word for: {error}")
+
+
+def find_fault(record: Record, limits: Limits) -> Fault | None:
+    """Why a record is of no use, or None."""
+    code, description = record["code"], record["description"]
+    if len(code) < limits.code:
+        return Fault("short_code", f"{len(code)} characters of code; --min-code-length is {limits.code}")
+    if description and len(description) < limits.description:
+        return Fault(
+            "short_description", f"{len(description)} characters; the shortest allowed are {limits.description}"
+        )
+    return find_syntax_error(code) if record["metadata"]["kind"] == "code" else None
+
+
+def find_syntax_error(code: str) -> Fault | None:
+    """Where a program stops being Python, or None."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an invalid escape sequence is a warning, and most TeX has some
+            ast.parse(code)
+    except SyntaxError as error:
+        return Fault("does_not_parse", f"line {error.lineno}: {error.msg}")
+    except (ValueError, RecursionError, MemoryError) as error:
+        return Fault("does_not_parse", f"the parser gives up: {error or type(error).__name__}")
+    return None
+
+
+def accept(record: Record, source: Source) -> Record:
+    """The record with this stage in its history."""
+    parent = schema.content_hash(record) if record["metadata"].get("lineage") else None
+    return schema.add_lineage(record, stage=STAGE, params={"type": source.type}, parent=parent)
+
+
+def mark(record: Record, fault: Fault, **more: str) -> Record:
+    """The record as it stands in the rejects file."""
+    error = {"stage": STAGE, "code": fault.code, "message": _clean(fault.message), **more}
+    return {**record, "metadata": {**record["metadata"], "error": error}}
+
+
+def mark_unusable(source: Source, fault: Fault, origin: Any, raw: str) -> Record:
+    """What stands in the rejects file for a row that is no record: where it was found, and what stood there."""
+    # File names may hold bytes that are no text.
+    plain = _clean(json.dumps(origin, default=str, ensure_ascii=False)) if isinstance(origin, dict) else ""
+    place = {"origin": json.loads(plain)} if plain else {}
+    record: Record = {"description": "", "code": "", "source": source.name, "metadata": place}
+    return mark(record, fault, raw=_clean(raw))
+
+
+def origin_of(item: Any) -> Any:
+    metadata = item.get("metadata") if isinstance(item, dict) else None
+    return metadata.get("origin") if isinstance(metadata, dict) else None
+
+
+def as_text(item: Any) -> str:
+    """All of a row that is no record."""
+    try:
+        return schema.encode(item).decode()
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return ascii(item)  # what an extractor made and JSON has no word for
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()

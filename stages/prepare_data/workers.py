@@ -1,0 +1,78 @@
+"""Does several pieces of work at the same time, each in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import TypeVar
+
+import schema
+
+Job = TypeVar("Job")
+Answer = TypeVar("Answer")
+
+
+def run_each(work: Callable[[Job], Answer], jobs: list[Job], workers: int) -> Iterator[tuple[int, Answer | None]]:
+    """The number of each job with its answer, as they come; None when its process was killed.
+
+    A process for each job, and not a pool: what a source took of memory is given back when it ends, and a run that
+    fails can stop the others in the middle of a download.
+    """
+    if min(workers, len(jobs)) <= 1:
+        yield from ((number, work(job)) for number, job in enumerate(jobs))
+        return
+    waiting = list(enumerate(jobs))
+    running: dict[Connection, tuple[int, BaseProcess]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                number, job = waiting.pop(0)
+                with _no_interrupt():  # one between the start and this entry would leave a process that nobody ends
+                    connection, process = _start(work, job)
+                    running[connection] = (number, process)
+            for ready in wait(list(running)):
+                assert isinstance(ready, Connection)
+                number, process = running.pop(ready)
+                yield number, _answer(ready, process)
+    finally:
+        for _, process in running.values():
+            process.terminate()
+            process.join()
+
+
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start(work: Callable[[Job], Answer], job: Job) -> tuple[Connection, BaseProcess]:
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.Process(target=_work, args=(work, job, theirs))
+    process.start()
+    theirs.close()  # else the end of the process would not be seen here
+    return ours, process
+
+
+def _work(work: Callable[[Job], Answer], job: Job, connection: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them, and only the main one should speak
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # for the programs that an extractor starts
+    schema.set_verbosity(-1)  # several progress bars on one terminal would overwrite each other
+    connection.send(work(job))
+
+
+def _answer(connection: Connection, process: BaseProcess) -> Answer | None:
+    try:
+        answer: Answer | None = connection.recv()
+    except EOFError:
+        answer = None
+    connection.close()
+    process.join()
+    return answer
