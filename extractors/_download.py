@@ -49,12 +49,14 @@ class Host:
         path.parent.mkdir(parents=True, exist_ok=True)
         have = part.stat().st_size if part.exists() else 0
         try:
-            with self._get(url, {"Range": f"bytes={have}-"} if have else {}, {}) as answer:
-                with part.open("ab" if answer.status_code == 206 else "wb") as file:
-                    for block in answer.iter_content(1 << 16):
-                        file.write(block)
-                        if file.tell() > _LONGEST:
-                            raise Broken(f"{url}: more than {_LONGEST >> 20} MB")
+            with (
+                self._get(url, {"Range": f"bytes={have}-"} if have else {}, {}) as answer,
+                part.open("ab" if answer.status_code == 206 else "wb") as file,
+            ):
+                for block in answer.iter_content(1024):  # of the block in which a transfer breaks off nothing is kept
+                    file.write(block)
+                    if file.tell() > _LONGEST:
+                        raise Broken(f"{url}: more than {_LONGEST >> 20} MB")
         except self.failed as error:
             raise Broken(f"{url}: broke off, the next run goes on from there: {_short(error)}") from error
         with part.open("rb") as file:

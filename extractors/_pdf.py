@@ -28,8 +28,9 @@ class Pdf(NamedTuple):
 def read_pdf(path: Path, figures: Path | None = None) -> Pdf:
     """Every page as Markdown; pictures go to the folder `figures` as PNG, if one is given."""
     try:
-        import pymupdf
-        import pymupdf4llm
+        with contextlib.redirect_stdout(io.StringIO()):  # it advertises another package; ours is for data
+            import pymupdf
+            import pymupdf4llm
     except ImportError as error:
         raise click.UsageError("PDF files need the package pymupdf4llm: pip install 'linemill[docs]'") from error
     pymupdf.TOOLS.mupdf_display_errors(False)

@@ -63,7 +63,8 @@ def _edges(page: str) -> list[tuple[int, str]]:
 
 
 def _key(line: str) -> str:
-    return re.sub(r"\d+", "0", line.strip(" \t*_#|"))
+    # "Chapter 1", "Chapter 2" as headings, and words with a number in them, are content and no page numbers.
+    return line.strip() if line.startswith("#") else re.sub(r"\b\d+\b", "0", line.strip(" \t*_|"))
 
 
 def word_offsets(text: str) -> list[tuple[int, int]]:
@@ -75,10 +76,14 @@ def split_text(text: str, cut: Cut) -> list[tuple[int, int]]:
     """Where the chunks begin and end; together with their overlap they hold the whole text."""
     if cut.offsets:
         return _split_tokens(cut.offsets(text), cut)
-    spans, start = [], 0
+    spans: list[tuple[int, int]] = []
+    start = 0
     while start < len(text):
         end = _end(text, start, cut)
-        spans.append(_trim(text, start, end))
+        span = _trim(text, start, end)
+        if spans and spans[-1][0] == span[0]:
+            spans.pop()  # two that begin alike once their blanks are gone; the later one is the longer
+        spans.append(span)
         if end >= len(text):
             break
         start = max(_next_start(text, end, cut), start + 1)

@@ -90,7 +90,7 @@ def truncated(arxiv):
         handler.send_response(200)
         handler.send_header("Content-Length", str(len(arxiv.pdf)))
         handler.end_headers()
-        handler.wfile.write(arxiv.pdf[:500])
+        handler.wfile.write(arxiv.pdf[:1500])
         handler.close_connection = True
         return True
 
@@ -177,7 +177,7 @@ def test_a_truncated_paper_never_reaches_the_cache_and_goes_on_where_it_broke_of
     assert titles(read(arxiv, tmp_path)) == TWO
     assert not (tmp_path / "cache" / "pdf" / "2611.00001v1.pdf").exists()
     assert titles(read(arxiv, tmp_path)) == ONE + TWO
-    assert ("/pdf/2611.00001v1", "bytes=500-") in arxiv.asked
+    assert ("/pdf/2611.00001v1", "bytes=1024-") in arxiv.asked
     assert (tmp_path / "cache" / "pdf" / "2611.00001v1.pdf").read_bytes() == arxiv.pdf
 
 

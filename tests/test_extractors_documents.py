@@ -121,6 +121,7 @@ def test_columns_of_a_pdf_are_read_one_after_the_other_with_tables_and_without_r
     assert "|cell10|cell11|cell12|" in text
     assert "Journal of Pendulums" not in text and "Page 2 of 3" not in text
     assert [row["metadata"]["origin"]["page"] for row in rows if "RIGHT3" in row["code"]] == [3]
+    assert "# Chapter 2 of motion" in text
     kept = text_of(by_file(read(mixed, strip_headers_footers=False))["a_columns.pdf"])
     assert "Journal of Pendulums" in kept
 
@@ -131,6 +132,7 @@ def test_through_the_driver_every_row_is_kept_or_rejected(mixed, tmp_path):
     rows = [row for side in ("train", "test") for row in read_rows(tmp_path / "data_formatted" / f"{side}.json")]
     assert {row["metadata"]["kind"] for row in rows} == {"document", "qa"}
     assert all(row["metadata"]["needs_description"] for row in rows if row["metadata"]["kind"] == "document")
+    assert done.out == ""
     assert "1 encrypted_pdf" in done.err and "1 scanned_pdf" in done.err
 
 
