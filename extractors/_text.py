@@ -59,6 +59,7 @@ def strip_running_lines(pages: list[str]) -> list[str]:
 
 def _edges(page: str) -> list[tuple[int, str]]:
     lines = [(number, line) for number, line in enumerate(page.split("\n")) if line.strip()]
+    lines = [(number, line) for number, line in lines if not line.startswith("|")]  # tables have equal rows
     return lines if len(lines) <= 2 * _EDGE else lines[:_EDGE] + lines[-_EDGE:]
 
 
