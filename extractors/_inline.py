@@ -50,7 +50,7 @@ class _Closure:
     def __init__(self, modules: Modules, kept: set[str], home: Module, scene: ast.ClassDef) -> None:
         self.modules, self.kept, self.home, self.scene = modules, kept, home, scene
         self.pieces: dict[tuple[str, int], _Piece] = {}
-        self.order: list[str] = []
+        self.after: dict[str, list[str]] = {}
         self.imports: dict[str, None] = {}
         self.needed: dict[str, set[str]] = {}
         self.visited: dict[str, Module] = {}
@@ -67,9 +67,14 @@ class _Closure:
         for name in sorted(_uses(text)):
             self.need(module, name)
         for target, name in extra:
-            self.need(target, name)
-        if module.path not in self.order:
-            self.order.append(module.path)
+            self.need_from(module, target, name)
+
+    def need_from(self, module: Module, target: Module, name: str) -> bool:
+        """Take what another module defines; its part of the program has to stand first."""
+        known = self.need(target, name)
+        if known:
+            self.after.setdefault(module.path, []).append(target.path)
+        return known
 
     def visit(self, module: Module) -> None:
         """The names that a module has from everywhere come with it."""
@@ -103,7 +108,7 @@ class _Closure:
                 self.take_import(module, item)
             return True
         targets = (self.local(star, module) for star in module.stars)
-        if any(target is not None and self.need(target, name) for target in list(targets)):
+        if any(target is not None and self.need_from(module, target, name) for target in list(targets)):
             needed.add(name)
             return True
         needed.add(name)  # a builtin, or a name from a package
@@ -115,7 +120,7 @@ class _Closure:
             if target is None:
                 self.imports[_line(item)] = None
             return
-        if self.need(target, item.name):
+        if self.need_from(module, target, item.name):
             if item.bound != item.name:
                 line = 10**6 * -1 + len(self.pieces)
                 self.pieces[(module.path, line)] = _Piece(
@@ -196,11 +201,20 @@ class _Closure:
         if not any(line.startswith(("from manim ", "from manim.", "import manim")) for line in rest):
             stars = ["from manim import *"]
         head = [*first, *stars, *(line for line in rest if line not in stars)]
-        pieces = sorted(self.pieces.values(), key=lambda piece: (self._rank(piece.path), piece.line))
+        order = self._order(self.home.path, [])
+        pieces = sorted(self.pieces.values(), key=lambda piece: (order.index(piece.path), piece.line))
         return "\n".join(head) + "\n\n\n" + "\n\n".join(piece.text for piece in pieces) + "\n"
 
-    def _rank(self, path: str) -> int:
-        return self.order.index(path) if path in self.order else -1
+    def _order(self, path: str, seen: list[str]) -> list[str]:
+        """The modules, each after those that it needs; in a circle, the first that was met comes last."""
+        seen.append(path)
+        before = [
+            found
+            for other in dict.fromkeys(self.after.get(path, []))
+            if other not in seen
+            for found in self._order(other, seen)
+        ]
+        return [*before, path]
 
     def _refuse_clashes(self) -> None:
         homes: dict[str, str] = {}

@@ -197,6 +197,8 @@ def _is_scene(modules: Modules, module: Module, base: ast.expr, seen: set[tuple[
         if (home.path, node.name) in seen:
             return False
         seen.add((home.path, node.name))
+        if node.name in SCENES:  # the repository of Manim itself
+            return True
         return any(_is_scene(modules, home, parent, seen) for parent in node.bases)
     last = _real_name(module, name).rpartition(".")[2]
     return last in SCENES or last.endswith(("Scene", "Slide"))

@@ -98,6 +98,7 @@ def _fetched(fetch: Fetch, url: str, origin: dict[str, Any], revision: str | Non
 
 
 def _clone(url: str, revision: str | None, folder: Path, name: str) -> None:
+    folder = folder.resolve()
     work = folder / "clone"
     _git(folder, "init", "--quiet", str(work), url=url)
     wanted = revision or "HEAD"
@@ -110,7 +111,7 @@ def _clone(url: str, revision: str | None, folder: Path, name: str) -> None:
         commit = next((place for place in _places(revision) if _exists(work, place)), "")
         if not commit:
             raise click.ClickException(f"{url}: has no revision {wanted}") from None
-    _git(work, "archive", "--format=tar", f"--output={folder.resolve() / name}", f"{commit}^{{commit}}", url=url)
+    _git(work, "archive", "--format=tar", f"--output={folder / name}", f"{commit}^{{commit}}", url=url)
 
 
 def _places(revision: str | None) -> list[str]:

@@ -57,7 +57,7 @@ def extract(
 def _rows_of(repository: Repository, name: str, wishes: Wishes, describe: bool) -> Iterator[Row]:
     try:
         cells = [(str(cell["cell_type"]), _text(cell)) for cell in _cells(repository.files[name])]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         yield BadRow("not_a_notebook", f"{name}: no cells can be read: {error}", {**repository.origin, "path": name})
         return
     before: list[str] = []
