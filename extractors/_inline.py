@@ -7,7 +7,6 @@ repository, and what defines them is taken along, until nothing is missing.
 from __future__ import annotations
 
 import ast
-import builtins
 import symtable
 import warnings
 from typing import NamedTuple
@@ -35,9 +34,9 @@ class _Piece(NamedTuple):
     names: tuple[str, ...]
 
 
-def stand_alone(modules: Modules, module: Module, scene: ast.ClassDef, kept: set[str]) -> str:
+def stand_alone(modules: Modules, module: Module, scene: ast.stmt, name: str, kept: set[str]) -> str:
     """The program of one scene; imports of the packages `kept` stay imports. Unfit when it can not be."""
-    closure = _Closure(modules, kept, module, scene)
+    closure = _Closure(modules, kept, module, name)
     closure.take(module, scene)
     while closure.settle():
         pass
@@ -47,12 +46,12 @@ def stand_alone(modules: Modules, module: Module, scene: ast.ClassDef, kept: set
 class _Closure:
     """What was taken so far."""
 
-    def __init__(self, modules: Modules, kept: set[str], home: Module, scene: ast.ClassDef) -> None:
+    def __init__(self, modules: Modules, kept: set[str], home: Module, scene: str) -> None:
         self.modules, self.kept, self.home, self.scene = modules, kept, home, scene
         self.pieces: dict[tuple[str, int], _Piece] = {}
         self.after: dict[str, list[str]] = {}
         self.imports: dict[str, None] = {}
-        self.needed: dict[str, set[str]] = {}
+        self.needed: dict[str, dict[str, bool]] = {}
         self.visited: dict[str, Module] = {}
 
     def take(self, module: Module, statement: ast.stmt) -> None:
@@ -90,35 +89,32 @@ class _Closure:
 
     def need(self, module: Module, name: str) -> bool:
         """Take what defines a name; False when this module does not know it."""
-        needed = self.needed.setdefault(module.path, set())
+        needed = self.needed.setdefault(module.path, {})
         if name in needed:
-            return True
-        if found := module.binds.get(name):
-            needed.add(name)
-            self.visit(module)
-            if name == self.scene.name and module is self.home:
-                return True
-            for statement in _last_definition(found):
-                self.take(module, statement)
-            return True
+            return needed[name]
         given = [item for item in module.imports.values() if item.bound == name]
-        if given:
-            needed.add(name)
+        # Noted before it is taken: modules may import each other.
+        needed[name] = bool(given) or name in module.binds
+        self.visit(module)
+        if name in module.binds:
+            if name != self.scene or module is not self.home:
+                for statement in _last_definition(module.binds[name]):
+                    self.take(module, statement)
+        elif given:
             for item in given:
                 self.take_import(module, item)
-            return True
-        targets = (self.local(star, module) for star in module.stars)
-        if any(target is not None and self.need_from(module, target, name) for target in list(targets)):
-            needed.add(name)
-            return True
-        needed.add(name)  # a builtin, or a name from a package
-        return name in vars(builtins)
+        else:
+            targets = [self.local(star, module) for star in module.stars]
+            needed[name] = any(target is not None and self.need_from(module, target, name) for target in targets)
+        return needed[name]
 
     def take_import(self, module: Module, item: Import) -> None:
+        wanted = ".".join(filter(None, [item.module, item.name]))
+        if wanted.split(".")[0] not in self.kept and self.modules.find(wanted, module.path):
+            raise Unfit("module_object", f"{module.path} uses the module {wanted} of the repository as a value")
         target = self.local(item.module, module)
-        if target is None or not item.name:
-            if target is None:
-                self.imports[_line(item)] = None
+        if target is None:
+            self.imports[_line(item)] = None
             return
         if self.need_from(module, target, item.name):
             if item.bound != item.name:
@@ -126,7 +122,7 @@ class _Closure:
                 self.pieces[(module.path, line)] = _Piece(
                     module.path, line, f"{item.bound} = {item.name}", (item.bound,)
                 )
-        elif self.local(f"{item.module}.{item.name}", module) is None:
+        else:
             raise Unfit("missing_name", f"{module.path} imports {item.name} from {target.path}, which has none")
 
     def local(self, name: str, importer: Module) -> Module | None:
@@ -144,7 +140,7 @@ class _Closure:
         before = len(self.pieces)
         for module in list(self.visited.values()):
             taken = {name for piece in self.pieces.values() if piece.path == module.path for name in piece.names}
-            known = (taken - {self.scene.name}) | _SETTINGS | (self.needed.get(module.path, set()) & _bound(module))
+            known = (taken - {self.scene}) | _SETTINGS | (set(self.needed.get(module.path, {})) & _bound(module))
             for statement in module.tree.body:
                 if _changes(statement) & known and not _is_hack(statement):
                     self.take(module, statement)
@@ -161,6 +157,7 @@ class _Closure:
         stored = {
             node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
         }
+        stored |= {node.arg for node in ast.walk(statement) if isinstance(node, ast.arg)}
         for node in ast.walk(statement):
             if isinstance(node, ast.Attribute) and (target := self._module_of(module, node.value)):
                 if node.attr in stored:
@@ -202,6 +199,8 @@ class _Closure:
             stars = ["from manim import *"]
         head = [*first, *stars, *(line for line in rest if line not in stars)]
         order = self._order(self.home.path, [])
+        # A module of which only the settings are taken is needed by nobody.
+        order = [*sorted({piece.path for piece in self.pieces.values()} - set(order)), *order]
         pieces = sorted(self.pieces.values(), key=lambda piece: (order.index(piece.path), piece.line))
         return "\n".join(head) + "\n\n\n" + "\n\n".join(piece.text for piece in pieces) + "\n"
 

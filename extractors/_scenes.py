@@ -144,7 +144,10 @@ def scene_program(modules: Modules, module: Module, node: ast.ClassDef, kept: se
     if not has_construct(modules, module, node):
         raise Unfit("no_construct", "neither the class nor one that it is derived from has a method construct")
     statement = next(item for item in module.tree.body if node is item or node in ast.walk(item))
-    return stand_alone(modules, module, statement, kept)  # type: ignore[arg-type]  # a block has no name
+    try:
+        return stand_alone(modules, module, statement, node.name, kept)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise Unfit("does_not_parse", f"what it needs can not be followed: {error}") from error
 
 
 def _is_block(item: ast.stmt) -> bool:

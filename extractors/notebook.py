@@ -13,6 +13,7 @@ Magics such as `%%manim -v WARNING -ql Name` are left out. Nothing is run.
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -49,12 +50,13 @@ def extract(
     wishes = Wishes(assets, voiceover, False, {"manim", *(keep_imports or [])}, youtube or {})
     for repository in open_repositories(fetch, repo, url, path, revision):
         repository = repository._replace(licence=licence or repository.licence)
+        modules = _modules_of(repository, wishes)
         for name in chosen(repository.files, include or ["*.ipynb"], exclude or []):
             if name.endswith(".ipynb"):
-                yield from _rows_of(repository, name, wishes, describe)
+                yield from _rows_of(repository, modules, name, wishes, describe)
 
 
-def _rows_of(repository: Repository, name: str, wishes: Wishes, describe: bool) -> Iterator[Row]:
+def _rows_of(repository: Repository, beside: Modules, name: str, wishes: Wishes, describe: bool) -> Iterator[Row]:
     try:
         cells = [(str(cell["cell_type"]), _text(cell)) for cell in _cells(repository.files[name])]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -62,9 +64,11 @@ def _rows_of(repository: Repository, name: str, wishes: Wishes, describe: bool) 
         return
     before: list[str] = []
     words: list[str] = []
+    fresh = False
     for number, (kind, text) in enumerate(cells):
         if kind == "markdown":
             # What stands over several cells is said of all of them, until something else is said.
+            fresh = True
             words = [*words, text] if number and cells[number - 1][0] == "markdown" else [text]
         elif kind == "code":
             program = without_magics(text)
@@ -75,12 +79,20 @@ def _rows_of(repository: Repository, name: str, wishes: Wishes, describe: bool) 
                 if re.search(r"\bclass\b.*Scene", program):
                     yield BadRow("cell_not_python", f"{name}: cell {number}: {error}", place, program)
                 continue
-            yield from _rows_of_cell(repository, place, before, program, "\n\n".join(words), wishes, describe)
+            found = list(
+                _rows_of_cell(
+                    repository, beside, place, before, program, "\n\n".join(words), wishes, describe and fresh
+                )
+            )
+            yield from found
+            # Two scenes with one description would be taken for duplicates: it is that of the first.
+            fresh = fresh and not found
             before.append(program)
 
 
 def _rows_of_cell(
     repository: Repository,
+    beside: Modules,
     place: dict[str, Any],
     before: list[str],
     program: str,
@@ -89,10 +101,7 @@ def _rows_of_cell(
     describe: bool,
 ) -> Iterator[Row]:
     name = str(place["path"]).removesuffix(".ipynb") + ".py"
-    modules = Modules()
-    for path, data in repository.files.items():
-        if path.endswith(".py"):
-            modules_add(modules, repository, path, data, wishes)
+    modules = Modules(beside)
     head = "\n".join(before)
     module = modules[name] = prepare(repository, name, f"{head}\n{program}" if head else program, wishes)
     own = {node.name for node in ast.walk(parse(program)) if isinstance(node, ast.ClassDef)}
@@ -107,7 +116,7 @@ def _rows_of_cell(
                 unfit.code, f"{place['path']}: cell {place['cell']}: {node.name}: {unfit.message}", place, program
             )
             continue
-        described = words.strip() if describe else ""
+        described = _prose(words) if describe else ""
         metadata = {
             "kind": "code",
             "needs_description": not described,
@@ -120,12 +129,19 @@ def _rows_of_cell(
         yield {"description": described, "code": code, "metadata": metadata | film | context}
 
 
-def modules_add(modules: Modules, repository: Repository, path: str, data: bytes, wishes: Wishes) -> None:
-    """A file beside the notebook; one that is not Python is no module."""
-    try:
-        modules[path] = prepare(repository, path, decode(data), wishes)
-    except (SyntaxError, ValueError):
-        modules.pop(path, None)
+def _prose(words: str) -> str:
+    """The text without its headings: "Outro" describes no picture, and stands in many notebooks."""
+    return "\n".join(line for line in words.split("\n") if line.strip() and not line.startswith("#")).strip()
+
+
+def _modules_of(repository: Repository, wishes: Wishes) -> Modules:
+    """The scripts beside the notebooks, which cells may import; one that is not Python is no module."""
+    modules = Modules()
+    for path, data in repository.files.items():
+        if path.endswith(".py"):
+            with contextlib.suppress(SyntaxError, ValueError):
+                modules[path] = prepare(repository, path, decode(data), wishes)
+    return modules
 
 
 def _cells(data: bytes) -> list[dict[str, Any]]:

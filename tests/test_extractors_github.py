@@ -392,6 +392,29 @@ def test_files_are_kept_whole_on_wish(tmp_path):
     assert found[1].code == "local_import"
 
 
+def test_a_name_is_found_in_the_second_module_that_gives_all_its_names(tmp_path):
+    files = {
+        "a.py": "from b import *\nfrom c import *\n" + scene("A", "first(x)"),
+        "b.py": "from d import *\nconfig.frame_rate = 30\n",
+        "c.py": "from b import *\nfrom e import *\ndef first(y):\n    return y + x\n",
+        "d.py": "from b import *\n",
+        "e.py": "x = 1\n",
+    }
+    code = programs(rows(tmp_path, files))["A"]
+    assert code.index("x = 1") < code.index("def first") < code.index("class A")
+    assert "config.frame_rate = 30" in code
+
+
+def test_a_scene_that_stands_under_a_condition_brings_the_condition(tmp_path):
+    text = "from manim import *\nif True:\n    class A(Scene):\n        def construct(self):\n            pass\n"
+    assert "if True:\n    class A(Scene)" in programs(rows(tmp_path, {"a.py": text}))["A"]
+
+
+def test_a_module_of_the_repository_can_not_be_passed_around(tmp_path):
+    files = {"a.py": "import b\n" + scene("A", "vars(b)"), "b.py": "x = 1\n"}
+    assert codes(rows(tmp_path, files)) == ["module_object"]
+
+
 def test_named_packages_stay_imports(tmp_path):
     files = {
         "pkg/__init__.py": "",

@@ -53,8 +53,15 @@ def test_each_scene_cell_is_a_record_with_what_it_needs_of_the_cells_before(tmp_
 def test_markdown_becomes_the_description_on_wish(tmp_path):
     assert rows(tmp_path)[0]["metadata"]["needs_description"] is True
     described = rows(tmp_path, describe=True)[0]
-    assert described["description"] == "# Dots\n\n\nA dot moves."
+    assert described["description"] == "A dot moves."
     assert described["metadata"]["needs_description"] is False
+
+
+def test_a_description_is_given_once_and_a_heading_is_none(tmp_path):
+    found = rows(tmp_path, describe=True)
+    assert [row["description"] for row in found if isinstance(row, dict)] == ["A dot moves.", "", ""]
+    cells = [("markdown", "# Outro"), CELLS[3], CELLS[4]]
+    assert rows(tmp_path, notebook(cells), describe=True)[0]["metadata"]["needs_description"] is True
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[]", '{"cells": 3}', '{"cells": [{"source": ""}]}'])
