@@ -1,0 +1,170 @@
+"""The scenes of Jupyter notebooks: one record for each scene in a cell, with what it needs of the cells before.
+
+    my_notebooks:
+      type: notebook
+      path: lessons/              # a notebook, or a folder; or repo, url and revision as in the type github
+      include: ["*.ipynb"]
+      assets: replace             # and voiceover, keep_imports, licence, youtube as in the type github
+      describe: true              # take the Markdown before a cell as its description, not only as its context
+
+Magics such as `%%manim -v WARNING -ql Name` are left out. Nothing is run.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from extractors._fetch import Fetch
+from extractors._inline import Unfit
+from extractors._modules import Modules, decode, parse, scenes
+from extractors._repository import Repository, chosen, open_repositories
+from extractors._rows import BadRow
+from extractors._scenes import Wishes, prepare, refuse_manimgl, refuse_unfit, scene_program
+
+_MAGIC = re.compile(r"^\s*[%!?]")
+Row = dict[str, Any] | BadRow
+
+
+def extract(
+    *,
+    fetch: Fetch,
+    repo: str | list[str] | None = None,
+    url: str | None = None,
+    path: str | None = None,
+    revision: str | None = None,
+    include: list[str] | None = None,
+    exclude: list[str] | None = None,
+    assets: Literal["keep", "replace", "reject"] = "replace",
+    voiceover: Literal["rewrite", "reject"] = "rewrite",
+    keep_imports: list[str] | None = None,
+    licence: str | None = None,
+    youtube: dict[str, str] | None = None,
+    describe: bool = False,
+) -> Iterator[Row]:
+    """One row for each scene, in the order of the notebooks and of their cells."""
+    wishes = Wishes(assets, voiceover, False, {"manim", *(keep_imports or [])}, youtube or {})
+    for repository in open_repositories(fetch, repo, url, path, revision):
+        repository = repository._replace(licence=licence or repository.licence)
+        modules = _modules_of(repository, wishes)
+        for name in chosen(repository.files, include or ["*.ipynb"], exclude or []):
+            if name.endswith(".ipynb"):
+                yield from _rows_of(repository, modules, name, wishes, describe)
+
+
+def _rows_of(repository: Repository, beside: Modules, name: str, wishes: Wishes, describe: bool) -> Iterator[Row]:
+    try:
+        cells = [(str(cell["cell_type"]), _text(cell)) for cell in _cells(repository.files[name])]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        yield BadRow("not_a_notebook", f"{name}: no cells can be read: {error}", {**repository.origin, "path": name})
+        return
+    before: list[str] = []
+    words: list[str] = []
+    fresh = False
+    for number, (kind, text) in enumerate(cells):
+        if kind == "markdown":
+            # What stands over several cells is said of all of them, until something else is said.
+            fresh = True
+            words = [*words, text] if number and cells[number - 1][0] == "markdown" else [text]
+        elif kind == "code":
+            program = without_magics(text)
+            place = {**repository.origin, "path": name, "cell": number}
+            try:
+                parse(program)
+            except (SyntaxError, ValueError) as error:
+                if re.search(r"\bclass\b.*Scene", program):
+                    yield BadRow("cell_not_python", f"{name}: cell {number}: {error}", place, program)
+                continue
+            found = list(
+                _rows_of_cell(
+                    repository, beside, place, before, program, "\n\n".join(words), wishes, describe and fresh
+                )
+            )
+            yield from found
+            # Two scenes with one description would be taken for duplicates: it is that of the first.
+            fresh = fresh and not found
+            before.append(program)
+
+
+def _rows_of_cell(
+    repository: Repository,
+    beside: Modules,
+    place: dict[str, Any],
+    before: list[str],
+    program: str,
+    words: str,
+    wishes: Wishes,
+    describe: bool,
+) -> Iterator[Row]:
+    name = str(place["path"]).removesuffix(".ipynb") + ".py"
+    modules = Modules(beside)
+    head = "\n".join(before)
+    module = modules[name] = prepare(repository, name, f"{head}\n{program}" if head else program, wishes)
+    own = {node.name for node in ast.walk(parse(program)) if isinstance(node, ast.ClassDef)}
+    last = {node.name: node for node in scenes(modules, module) if node.name in own}
+    for node in last.values():
+        try:
+            refuse_manimgl(module)
+            code = scene_program(modules, module, node, wishes.kept)
+            refuse_unfit(code, wishes)
+        except Unfit as unfit:
+            yield BadRow(
+                unfit.code, f"{place['path']}: cell {place['cell']}: {node.name}: {unfit.message}", place, program
+            )
+            continue
+        described = _prose(words) if describe else ""
+        metadata = {
+            "kind": "code",
+            "needs_description": not described,
+            "licence": repository.licence,
+            "origin": place,
+            "scene": node.name,
+        }
+        film = {"youtube_url": wishes.youtube[node.name]} if node.name in wishes.youtube else {}
+        context = {"original_context": words.strip()} if words.strip() else {}
+        yield {"description": described, "code": code, "metadata": metadata | film | context}
+
+
+def _prose(words: str) -> str:
+    """The text without its headings: "Outro" describes no picture, and stands in many notebooks."""
+    return "\n".join(line for line in words.split("\n") if line.strip() and not line.startswith("#")).strip()
+
+
+def _modules_of(repository: Repository, wishes: Wishes) -> Modules:
+    """The scripts beside the notebooks, which cells may import; one that is not Python is no module."""
+    modules = Modules()
+    for path, data in repository.files.items():
+        if path.endswith(".py"):
+            with contextlib.suppress(SyntaxError, ValueError):
+                modules[path] = prepare(repository, path, decode(data), wishes)
+    return modules
+
+
+def _cells(data: bytes) -> list[dict[str, Any]]:
+    notebook = json.loads(data)
+    cells = notebook.get("cells")
+    if cells is None:  # format 3 has work sheets
+        cells = [cell for sheet in notebook["worksheets"] for cell in sheet["cells"]]
+    return list(cells)
+
+
+def _text(cell: dict[str, Any]) -> str:
+    text = cell.get("source", cell.get("input", ""))
+    return ("".join(text) if isinstance(text, list) else str(text)).replace("\r\n", "\n")
+
+
+def without_magics(text: str) -> str:
+    """The cell without lines for the notebook; a cell in another language is empty."""
+    first = text.lstrip().split("\n", 1)[0]
+    if first.startswith("%%") and not first.startswith(("%%manim", "%%time", "%%capture", "%%python")):
+        return ""
+    try:
+        parse(text)
+    except (SyntaxError, ValueError):
+        lines = text.split("\n")
+        return "\n".join("" if _MAGIC.match(line) else line for line in lines)
+    return text

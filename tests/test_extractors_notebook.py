@@ -1,0 +1,95 @@
+"""What the type notebook makes of notebooks that the tests write."""
+
+from __future__ import annotations
+
+import ast
+import json
+
+import pytest
+
+from extractors import BadRow, Fetch, load
+from extractors.notebook import without_magics
+
+CELLS = [
+    ("code", "import numpy as np\nimport random\nfrom manim import *\n!pip install manim\n"),
+    ("markdown", "# Dots\n"),
+    ("markdown", "A dot moves."),
+    ("code", "def dot():\n    return Dot(np.zeros(3))\n\ndef unused():\n    pass\n"),
+    ("code", "%%manim -v WARNING -ql Dots\nclass Dots(Scene):\n    def construct(self):\n        self.add(dot())\n"),
+    ("code", "%manim Dots"),
+    ("code", "class Dots(Scene):\n    def construct(self):\n        self.wait()\n"),
+    ("code", "%%bash\nclass NoScene(Scene):"),
+    ("code", "class Broken(Scene):\n    def construct(self)\n"),
+    ("code", "class Later(Dots):\n    pass\n"),
+]
+
+
+def notebook(cells=CELLS):
+    made = [{"cell_type": kind, "source": text.splitlines(keepends=True)} for kind, text in cells]
+    return json.dumps({"nbformat": 4, "cells": made})
+
+
+def rows(tmp_path, text=None, **options):
+    path = tmp_path / "lesson.ipynb"
+    path.write_text(notebook() if text is None else text, encoding="utf-8")
+    return list(load("notebook")(fetch=Fetch(tmp_path / "cache", offline=True), path=str(path), **options))
+
+
+def test_each_scene_cell_is_a_record_with_what_it_needs_of_the_cells_before(tmp_path):
+    found = rows(tmp_path)
+    first, second, broken, later = found
+    assert first["code"].startswith("from manim import *\nimport numpy as np\n\n\ndef dot")
+    assert "unused" not in first["code"] and "random" not in first["code"] and "%" not in first["code"]
+    assert "self.wait()" in second["code"] and "dot" not in second["code"]
+    assert (broken.code, broken.origin["cell"]) == ("cell_not_python", 8)
+    # The second class of the name has replaced the first when the last cell is run.
+    assert later["code"].count("class Dots") == 1 and "self.wait()" in later["code"]
+    for row in (first, second, later):
+        ast.parse(row["code"])
+    assert first["metadata"]["origin"] == {"path": "lesson.ipynb", "cell": 4}
+    assert first["metadata"]["original_context"] == "# Dots\n\n\nA dot moves."
+
+
+def test_markdown_becomes_the_description_on_wish(tmp_path):
+    assert rows(tmp_path)[0]["metadata"]["needs_description"] is True
+    described = rows(tmp_path, describe=True)[0]
+    assert described["description"] == "A dot moves."
+    assert described["metadata"]["needs_description"] is False
+
+
+def test_a_description_is_given_once_and_a_heading_is_none(tmp_path):
+    found = rows(tmp_path, describe=True)
+    assert [row["description"] for row in found if isinstance(row, dict)] == ["A dot moves.", "", ""]
+    cells = [("markdown", "# Outro"), CELLS[3], CELLS[4]]
+    assert rows(tmp_path, notebook(cells), describe=True)[0]["metadata"]["needs_description"] is True
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"cells": 3}', '{"cells": [{"source": ""}]}'])
+def test_a_file_that_is_no_notebook_is_named(tmp_path, text):
+    found = rows(tmp_path, text)
+    assert [(type(row), row.code) for row in found] == [(BadRow, "not_a_notebook")]
+
+
+@pytest.mark.parametrize(
+    ("cell", "program"),
+    [
+        ("%%manim -ql A\nx = 1", "\nx = 1"),
+        ("x = 7 \\\n% 3", "x = 7 \\\n% 3"),
+        ("!ls\nx = 1\n%matplotlib inline", "\nx = 1\n"),
+        ("%%html\n<b>", ""),
+    ],
+)
+def test_magics_are_no_part_of_the_program(cell, program):
+    assert without_magics(cell) == program
+
+
+def test_manimgl_and_pictures_are_handled_as_in_scripts(tmp_path):
+    cells = [
+        ("code", "from manimlib import *\nclass A(Scene):\n    def construct(self):\n        self.wait()\n"),
+    ]
+    assert rows(tmp_path, notebook(cells))[0].code == "manimgl"
+    cells = [
+        ("code", "from manim import *\nclass A(Scene):\n    def construct(self):\n        ImageMobject('a.png')\n")
+    ]
+    assert "ImageMobject" not in rows(tmp_path, notebook(cells))[0]["code"]
+    assert rows(tmp_path, notebook(cells), assets="reject")[0].code == "needs_asset"
