@@ -10,26 +10,7 @@ from typing import Any, NamedTuple
 import click
 
 from extractors._rows import BadRow
-from extractors._tables import Row
-
-# The shapes that prepare_data.py converts by itself; the names say which column is which.
-_KNOWN_SHAPES = [
-    {"messages"},
-    {"conversations"},
-    {"description", "code"},
-    {"instruction", "output"},
-    {"instruction", "code"},
-    {"instruction", "response"},
-    {"prompt", "completion"},
-    {"prompt", "code"},
-    {"question", "answer"},
-    {"query", "answer"},
-]
-_DESCRIPTION_NAMES = ("desc", "inst", "prompt", "question")
-_CODE_NAMES = ("code", "output", "answer", "response")
-
-# What stands under these names in a record means something else than in anybody's table.
-_OWN_NAMES = {"id", "kind", "source", "needs_description", "origin", "quality", "lineage", "error"}
+from extractors._tables import CODE_NAMES, DESCRIPTION_NAMES, KNOWN_SHAPES, OWN_NAMES, Row
 
 Fields = tuple[list[str], str]
 
@@ -104,9 +85,9 @@ def _choose_fields(columns: dict[str, Any], said: Meaning) -> Fields | str | Non
         descriptions = [name for name in said.description if name in columns]
         missing = [said.code] if said.code not in columns else said.description[:1] if not descriptions else []
         return f"no column {missing[0]!r}; it has {seen}" if missing else (descriptions, said.code)
-    if any(shape <= columns.keys() for shape in _KNOWN_SHAPES):
+    if any(shape <= columns.keys() for shape in KNOWN_SHAPES):
         return None
-    descriptions, codes = _matching(columns, _DESCRIPTION_NAMES), _matching(columns, _CODE_NAMES)
+    descriptions, codes = _matching(columns, DESCRIPTION_NAMES), _matching(columns, CODE_NAMES)
     if not codes and not descriptions and "text" in columns:
         return None
     if len(descriptions) != 1 or len(codes) != 1 or descriptions == codes:
@@ -153,7 +134,7 @@ def _kept_columns(columns: dict[str, Any], said: Meaning) -> dict[str, Any]:
 
 
 def _renamed(columns: dict[str, Any]) -> dict[str, Any]:
-    return {f"upstream_{name}" if name in _OWN_NAMES else name: value for name, value in columns.items()}
+    return {f"upstream_{name}" if name in OWN_NAMES else name: value for name, value in columns.items()}
 
 
 def _is_nothing(value: Any, said: Meaning) -> bool:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import click
 
 from extractors._fetch import Fetch
+from extractors._rows import BadRow
 
 # A text beyond this is data, and no program that somebody wrote.
 LARGEST_FILE = 4_000_000
@@ -42,12 +43,20 @@ _LICENCES = [
 
 
 class Repository(NamedTuple):
-    """The files of one revision by their path, and what every origin in it says."""
+    """The files of one revision by their path, those that are not read with the reason, and what every origin says."""
 
     files: dict[str, bytes]
-    links: list[str]
+    left_out: dict[str, str]
     origin: dict[str, Any]
     licence: str | None
+
+
+def left_out(repository: Repository, include: list[str], exclude: list[str]) -> Iterator[BadRow]:
+    """A reject for each wanted file that is not read."""
+    said = {"link": "is a link; none is followed", "too_large": f"has more than {LARGEST_FILE:,} bytes"}
+    for name in chosen(repository.left_out, include, exclude):
+        code = repository.left_out[name]
+        yield BadRow(code, f"{name} {said[code]}", {**repository.origin, "path": name})
 
 
 def open_repositories(
@@ -82,19 +91,21 @@ def _fetched(fetch: Fetch, url: str, origin: dict[str, Any], revision: str | Non
     key = hashlib.sha256(f"{url}\n{revision or ''}".encode()).hexdigest()[:12]
     name = f"{re.sub(r'[^A-Za-z0-9.-]+', '_', url.split('://')[-1])[-60:]}-{key}.tar"
     archive = fetch.cached(name) or fetch.download(name, lambda folder: _clone(url, revision, folder, name))
-    files, links = {}, []
+    files, skipped = {}, {}
     try:
         with tarfile.open(archive) as tar:
             commit = tar.pax_headers.get("comment", revision)
             for member in tar:
                 if member.issym() or member.islnk():
-                    links.append(member.name)
-                elif member.isfile() and _wanted(member.name) and member.size <= LARGEST_FILE:
+                    skipped[member.name] = "link"
+                elif member.isfile() and _wanted(member.name) and member.size > LARGEST_FILE:
+                    skipped[member.name] = "too_large"
+                elif member.isfile() and _wanted(member.name):
                     content = tar.extractfile(member)
                     files[member.name] = content.read() if content else b""
     except tarfile.TarError as error:
         raise click.ClickException(f"{archive}: damaged: {error}; fetch it again with --refresh") from error
-    return Repository(files, links, {**origin, "revision": commit}, _licence(files))
+    return Repository(files, skipped, {**origin, "revision": commit}, _licence(files))
 
 
 def _clone(url: str, revision: str | None, folder: Path, name: str) -> None:
@@ -145,26 +156,28 @@ def _local(place: Path, revision: str | None) -> Iterator[Repository]:
     if place.suffix in (".jsonl", ".ndjson") and place.is_file():
         yield from _table(place)
     elif place.is_dir():
-        files, links = _walk(place)
-        yield Repository(files, links, pinned, _licence(files))
+        files, skipped = _walk(place)
+        yield Repository(files, skipped, pinned, _licence(files))
     elif place.is_file():
-        yield Repository({place.name: place.read_bytes()}, [], pinned, None)
+        yield Repository({place.name: place.read_bytes()}, {}, pinned, None)
     else:
         raise click.ClickException(f"{place}: no such file or folder")
 
 
-def _walk(root: Path) -> tuple[dict[str, bytes], list[str]]:
+def _walk(root: Path) -> tuple[dict[str, bytes], dict[str, str]]:
     files: dict[str, bytes] = {}
-    links: list[str] = []
+    skipped: dict[str, str] = {}
     for folder, names, leaves in os.walk(root, followlinks=False):
         names[:] = sorted(name for name in names if not name.startswith("."))
         for path in (Path(folder, leaf) for leaf in sorted([*leaves, *names])):
             name = path.relative_to(root).as_posix()
             if path.is_symlink():
-                links.append(name)
-            elif path.is_file() and _wanted(name) and path.stat().st_size <= LARGEST_FILE:
+                skipped[name] = "link"
+            elif path.is_file() and _wanted(name) and path.stat().st_size > LARGEST_FILE:
+                skipped[name] = "too_large"
+            elif path.is_file() and _wanted(name):
                 files[name] = path.read_bytes()
-    return files, links
+    return files, skipped
 
 
 def _table(path: Path) -> Iterator[Repository]:
@@ -181,7 +194,7 @@ def _table(path: Path) -> Iterator[Repository]:
                 raise click.ClickException(f"{path}:{number}: not a row with 'path' and 'code'") from error
     for (repo, revision, licence), files in found.items():
         origin = {key: value for key, value in (("repo", repo), ("revision", revision)) if value}
-        yield Repository(files, [], origin, licence or _licence(files))
+        yield Repository(files, {}, origin, licence or _licence(files))
 
 
 def _wanted(name: str) -> bool:

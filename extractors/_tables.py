@@ -13,6 +13,25 @@ import click
 
 from extractors._rows import BadRow
 
+# The shapes that prepare_data.py converts by itself; the names say which column is which.
+KNOWN_SHAPES = [
+    {"messages"},
+    {"conversations"},
+    {"description", "code"},
+    {"instruction", "output"},
+    {"instruction", "code"},
+    {"instruction", "response"},
+    {"prompt", "completion"},
+    {"prompt", "code"},
+    {"question", "answer"},
+    {"query", "answer"},
+]
+DESCRIPTION_NAMES = ("desc", "inst", "prompt", "question")
+CODE_NAMES = ("code", "output", "answer", "response")
+
+# What stands under these names in a record means something else than in anybody's table.
+OWN_NAMES = {"id", "kind", "source", "needs_description", "origin", "quality", "lineage", "error"}
+
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 
 Origin = dict[str, Any]

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from extractors._fetch import Fetch
-from extractors._repository import chosen, open_repositories
+from extractors._repository import chosen, left_out, open_repositories
 from extractors._rows import BadRow
 from extractors._scenes import Wishes, rows_of
 
@@ -51,7 +51,6 @@ def extract(
     for repository in open_repositories(fetch, repo, url, path, revision):
         repository = repository._replace(licence=licence or repository.licence)
         patterns = include or ["*.py"]
-        for link in chosen(repository.links, patterns, exclude or []):
-            yield BadRow("link", f"{link} is a link; none is followed", {**repository.origin, "path": link})
+        yield from left_out(repository, patterns, exclude or [])
         wanted = [name for name in chosen(repository.files, patterns, exclude or []) if name.endswith(".py")]
         yield from rows_of(repository, wanted, wishes)

@@ -22,26 +22,7 @@ from typing import Any, Literal
 import click
 
 from extractors._rows import BadRow
-from extractors._tables import FORMATS, Row, read_rows
-
-# The shapes that prepare_data.py converts by itself; the names say which column is which.
-_KNOWN_SHAPES = [
-    {"messages"},
-    {"conversations"},
-    {"description", "code"},
-    {"instruction", "output"},
-    {"instruction", "code"},
-    {"instruction", "response"},
-    {"prompt", "completion"},
-    {"prompt", "code"},
-    {"question", "answer"},
-    {"query", "answer"},
-]
-_DESCRIPTION_NAMES = ("desc", "inst", "prompt", "question")
-_CODE_NAMES = ("code", "output", "answer", "response")
-
-# What stands under these names in a record means something else than in anybody's table.
-_OWN_NAMES = {"id", "kind", "source", "needs_description", "origin", "quality", "lineage", "error"}
+from extractors._tables import CODE_NAMES, DESCRIPTION_NAMES, FORMATS, KNOWN_SHAPES, OWN_NAMES, Row, read_rows
 
 Fields = tuple[str | None, str]
 
@@ -117,9 +98,9 @@ def _choose_fields(columns: dict[str, Any], given: Fields | None) -> Fields | st
     if given:
         missing = [name for name in given if name and name not in columns]
         return f"no column {missing[0]!r}; it has {_listed(columns)}" if missing else given
-    if any(shape <= columns.keys() for shape in _KNOWN_SHAPES):
+    if any(shape <= columns.keys() for shape in KNOWN_SHAPES):
         return None
-    descriptions, codes = _matching(columns, _DESCRIPTION_NAMES), _matching(columns, _CODE_NAMES)
+    descriptions, codes = _matching(columns, DESCRIPTION_NAMES), _matching(columns, CODE_NAMES)
     if not codes and not descriptions and "text" in columns:
         return None
     if len(descriptions) != 1 or len(codes) != 1 or descriptions == codes:
@@ -142,7 +123,7 @@ def _row(columns: dict[str, Any], fields: Fields | None, origin: dict[str, Any],
     given = {"kind": kind} if kind else {}
     if {"description", "code", "source", "metadata"} == columns.keys() and isinstance(columns["metadata"], dict):
         return {**columns, "metadata": {"origin": origin, **columns["metadata"], **given}}
-    kept = {f"upstream_{name}" if name in _OWN_NAMES else name: value for name, value in columns.items()}
+    kept = {f"upstream_{name}" if name in OWN_NAMES else name: value for name, value in columns.items()}
     if fields is None:
         own = kept.get("metadata")
         metadata = own if isinstance(own, dict) else {} if own is None else {"upstream_metadata": own}

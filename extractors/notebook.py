@@ -22,7 +22,7 @@ from typing import Any, Literal
 from extractors._fetch import Fetch
 from extractors._inline import Unfit
 from extractors._modules import Modules, decode, parse, scenes
-from extractors._repository import Repository, chosen, open_repositories
+from extractors._repository import Repository, chosen, left_out, open_repositories
 from extractors._rows import BadRow
 from extractors._scenes import Wishes, prepare, refuse_manimgl, refuse_unfit, scene_program
 
@@ -50,6 +50,7 @@ def extract(
     wishes = Wishes(assets, voiceover, False, {"manim", *(keep_imports or [])}, youtube or {})
     for repository in open_repositories(fetch, repo, url, path, revision):
         repository = repository._replace(licence=licence or repository.licence)
+        yield from left_out(repository, include or ["*.ipynb"], exclude or [])
         modules = _modules_of(repository, wishes)
         for name in chosen(repository.files, include or ["*.ipynb"], exclude or []):
             if name.endswith(".ipynb"):

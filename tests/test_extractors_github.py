@@ -180,6 +180,12 @@ def test_links_are_never_followed(tmp_path):
         assert codes(rows(tmp_path, offline=False, **options)) == ["link", "Seen"]
 
 
+def test_a_file_that_is_too_large_is_a_reject_and_no_silence(tmp_path):
+    make_repository(tmp_path / "repo", {"a.py": scene("Seen"), "big.py": "#" * 4_000_001})
+    for options in ({"url": (tmp_path / "repo").as_uri()}, {"path": str(tmp_path / "repo")}):
+        assert codes(rows(tmp_path, offline=False, **options)) == ["too_large", "Seen"]
+
+
 def test_a_file_outside_of_the_repository_is_not_read_into_a_record(tmp_path):
     write(tmp_path, {"secret.txt": "secret"})
     found = rows(tmp_path, {"a.py": scene(what='Text(open("../secret.txt").read())')})
