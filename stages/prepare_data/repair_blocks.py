@@ -21,13 +21,16 @@ _PARTNERS = {
 
 
 class Part(NamedTuple):
-    """A statement, the head of a block, a decorator ("@") or a comment ("#"), with the blanks before it."""
+    """A statement, the head of a block, a decorator ("@") or a comment ("#"), with the blanks before it.
+
+    A comment is `cut` where code seemed to follow it in its line.
+    """
 
     kind: str
     text: str
     gap: int
     tree: ast.stmt | None
-    glued: bool = False
+    cut: bool = False
 
 
 class Block(NamedTuple):
@@ -37,22 +40,25 @@ class Block(NamedTuple):
     head: int
 
 
-def indent(parts: list[Part]) -> Iterator[tuple[str, bool]]:
-    """The program in lines, in the ways that it may be meant; the best first, each with whether it is a guess."""
+def indent(parts: list[Part]) -> Iterator[tuple[str, int]]:
+    """The program in lines, in the ways that it may be meant; the best first, each with its number of guesses."""
     for shift in (1, 0):  # the blanks that stood at the beginning of the lines, and one for each line end
         if any(part.gap > 1 for part in parts[1:]):
             levels = [max(part.gap - shift, 0) for part in parts]
-            yield "\n".join(" " * level + part.text for level, part in zip([0, *levels[1:]], parts, strict=True)) + "\n", False
+            yield (
+                "\n".join(" " * level + part.text for level, part in zip([0, *levels[1:]], parts, strict=True)) + "\n",
+                False,
+            )
     if all(part.tree is not None for part in parts if part.kind != "#"):
         layout = _Layout(parts)
-        yield layout.lines(), layout.guessed
+        yield layout.lines(), layout.guesses
 
 
 class _Layout:
     """Places one part after the other; `open` are the blocks around the next one."""
 
     def __init__(self, parts: list[Part]) -> None:
-        self.parts, self.open, self.guessed = parts, list[Block](), False
+        self.parts, self.open, self.guesses = parts, list[Block](), 0
         self.closed = False  # the last statement was a `return` or the like: its block can hold no more
         self.pending: int | None = None  # where decorators or comments wait for what they stand above
         self.levels = [0] * len(parts)
@@ -60,12 +66,10 @@ class _Layout:
             self._place(number, part)
 
     def lines(self) -> str:
-        text = []
+        text: list[str] = []
         for level, part in zip(self.levels, self.parts, strict=True):
-            above = text[-1] if text else ""
-            if part.kind in ("class", "def", "@") and level < 2 and above and not above.rstrip().endswith((":", ")")):
-                text += [""] * (2 - level)
-            elif part.kind in ("class", "def") and level < 2 and above and not above.lstrip().startswith(("@", "class ")):
+            opens = part.kind in ("class", "def", "@") and level < 2 and bool(text)
+            if opens and not text[-1].lstrip().startswith(("@", "class ")):
                 text += [""] * (2 - level)
             text.append(_TAB * level + part.text)
         return "\n".join(text) + "\n"
@@ -90,18 +94,20 @@ class _Layout:
         return bool(self.open) and self.open[-1].head == before
 
     def _before(self, number: int) -> int:
-        return next((earlier for earlier in range(number - 1, -1, -1) if self.parts[earlier].kind not in ("#", "@")), -1)
+        return next(
+            (earlier for earlier in range(number - 1, -1, -1) if self.parts[earlier].kind not in ("#", "@")), -1
+        )
 
     def _close_for(self, number: int, part: Part) -> None:
         """Close the blocks that this part is not in."""
-        if self.closed:
-            self.open.pop()
         if part.kind in _PARTNERS:
             while self.open and self.open[-1].kind not in _PARTNERS[part.kind]:
                 self.open.pop()
             if self.open:
                 self.open.pop()
             return
+        if self.closed and self.open:
+            self.open.pop()
         if part.kind == "class" or _is_main(part):
             self.open.clear()
             return
@@ -110,7 +116,7 @@ class _Layout:
             return
         while self.open and (self.open[-1].kind in _CONTROL or self._is_inner(len(self.open) - 1)):
             ends, sure = self._ends(self.open[-1], number)
-            self.guessed |= not sure
+            self.guesses += not sure
             if not ends:
                 return
             self.open.pop()
@@ -125,7 +131,9 @@ class _Layout:
         assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         names = [arg.arg for arg in node.args.args[:1]]
         decorators = [self.parts[above].text for above in range(self._before(number) + 1, number)]
-        is_method = names in (["self"], ["cls"]) or any(re.search(r"@(static|class)method|@property", text) for text in decorators)
+        is_method = names in (["self"], ["cls"]) or any(
+            re.search(r"@(static|class)method|@property", text) for text in decorators
+        )
         classes = [depth for depth, block in enumerate(self.open) if block.kind == "class"]
         if is_method and classes:
             return classes[-1] + 1
@@ -141,7 +149,9 @@ class _Layout:
             return False, True
         if block.kind == "def":
             return self._def_ends(head, self.parts[number], later)
-        own = _targets(head) | (_assigned(body) - _assigned(self.parts[: block.head]) if block.kind != "else" else set())
+        own = _targets(head) | (
+            _assigned(body) - _assigned(self.parts[: block.head]) if block.kind != "else" else set()
+        )
         if block.kind == "for":
             later = list(_until_rebound(later, _targets(head)))
         if block.kind == "while":
@@ -212,5 +222,8 @@ def _targets(head: ast.stmt) -> set[str]:
 def _assigned(parts: list[Part]) -> set[str]:
     trees = [part.tree for part in parts if part.tree is not None]
     return {
-        node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        node.id
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
     }

@@ -17,8 +17,10 @@ from stages.prepare_data.repair_tokens import Token, lex, parse
 
 _HEADS = {"class", "def", "async", "for", "while", "if", "elif", "else", "try", "except", "finally", "with"}
 # After an operand these can only begin a statement; `if`, `else`, `from` and `import` need a closer look.
-_STARTS = _HEADS - {"if", "else"} | set("return pass break continue del raise assert global nonlocal await yield".split())
-_GO_ON = set("and or in is not as lambda".split())
+_STARTS = _HEADS - {"if", "else"} | set(
+    ["return", "pass", "break", "continue", "del", "raise", "assert", "global", "nonlocal", "await", "yield"]
+)
+_GO_ON = set(["and", "or", "in", "is", "not", "as", "lambda"])
 _ENDS = {"pass", "break", "continue"}
 _VALUES = {"True", "False", "None"}
 _PROBES = {
@@ -37,6 +39,11 @@ _STRONG = re.compile(
     r"|[A-Za-z_][\w.]*\w\(|(?:for|while|if|elif|with|def|class|import|from|return)\s|(?:else|try|finally)\s*:|@\w|\#)"
 )
 
+_PROSE = re.compile(r"[ ;]*([a-z]+) [a-z]+\b(?! ?=)")
+# One line that is Python because a comment took all of it in, and what should not be left in a comment.
+_SWALLOWED = re.compile(r"[^#\n]*#[^\n]*\bclass \w+\([^\n]*\bdef \w+\([^\n]*")
+_CODE = re.compile(r"\bclass \w+\(.*:|\bdef \w+\(.*:|\bself\.\w+\(")
+
 
 def one_line(text: str) -> str:
     """The program in lines, where nothing had to be guessed."""
@@ -49,16 +56,18 @@ def one_line_guess(text: str) -> str:
     return relayout(text)[0]
 
 
-def relayout(text: str) -> tuple[str, bool]:
-    """The program in lines, and whether the end of a block was guessed; the text itself where it makes no program."""
-    if parse(text) is not None or not _is_flat(text):
-        return text, False
+def relayout(text: str) -> tuple[str, int]:
+    """The program in lines, and how often the end of a block or of a comment was guessed; the text itself where it makes no program."""
+    if not (_SWALLOWED.fullmatch(text.strip()) if parse(text) is not None else _is_flat(text)):
+        return text, 0
     parts = list(_parts(text.strip()))
-    for code, guessed in indent(parts):
+    if any(part.kind == "#" and _CODE.search(part.text) for part in parts):
+        return text, 0
+    for code, guesses in indent(parts):
         tree = parse(code)
-        if tree is not None and _same_tokens(text, code) and not any(map(_is_prose, ast.walk(tree))):
-            return code, guessed
-    return text, False
+        if tree is not None and _same_text(text, code) and not any(map(_is_prose, ast.walk(tree))):
+            return code, guesses + sum(part.cut for part in parts)
+    return text, 0
 
 
 def _is_flat(text: str) -> bool:
@@ -74,7 +83,7 @@ def _is_prose(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Name)
 
 
-def _same_tokens(before: str, after: str) -> bool:
+def _same_text(before: str, after: str) -> bool:
     """Nothing but blanks, line ends and semicolons may come or go; what comments hold counts as words."""
     squeezed = [re.sub(r"[\s;\\]", "", text) for text in (before, after)]
     return squeezed[0] == squeezed[1]
@@ -91,19 +100,14 @@ def _parts(text: str) -> Iterator[Part]:
         gap = first.start - start if "\n" not in text[start : first.start] else 0
         if first.kind == "comment":
             end = _end_of_comment(text, first)
-            yield Part("#", text[first.start : end].rstrip(), gap, None, glued="\n" not in text[: first.start][-1:])
+            yield Part("#", text[first.start : end].rstrip(), gap, None, cut=end < first.end)
             start = end
             continue
         if first.text == ";":
             start = first.end
             continue
-        end, kind = _end_of_part(tokens)
-        piece = text[first.start : end]
-        tree = _tree_of(piece, kind)
-        if tree is None and kind == "":
-            end, tree = _cut_softly(text, tokens, end)
-            piece = text[first.start : end]
-        yield Part(kind, piece, gap, tree)
+        end, kind, tree = _part_at(text, tokens)
+        yield Part(kind, text[first.start : end], gap, tree)
         start = end
 
 
@@ -238,12 +242,17 @@ def _end_of_comment(text: str, comment: Token) -> int:
             continue
         if text[start] == "#":
             return start
-        tokens = list(_logical_line(text, start))
-        end, kind = _end_of_part(tokens)
-        tree = _tree_of(text[start:end], kind)
-        if tree is None and not kind:
-            end, tree = _cut_softly(text, tokens, end)
-        rest = text[end:].lstrip(" ;")
-        if tree is not None and not re.match(r"[a-z]+ [a-z]+\b(?! ?=)", re.sub(r"^(?:for|if|from|import|with|while|return|del|class|def|not|try|else) .*", "", rest)):
+        end, _, tree = _part_at(text, list(_logical_line(text, start)))
+        following = _PROSE.match(text[end:])
+        if tree is not None and not (following and not keyword.iskeyword(following[1])):
             return start
     return comment.end
+
+
+def _part_at(text: str, tokens: list[Token]) -> tuple[int, str, ast.stmt | None]:
+    """Where the part ends that begins with the tokens, its kind, and its tree if it is a statement."""
+    end, kind = _end_of_part(tokens)
+    tree = _tree_of(text[tokens[0].start : end], kind)
+    if tree is None and not kind:
+        end, tree = _cut_softly(text, tokens, end)
+    return end, kind, tree
