@@ -34,12 +34,16 @@ import msgspec
 import extractors
 import schema
 from extractors import BadRow, Extract, Fetch
+from extractors._voiceover import rewrite_voiceover
 from schema import Fault
-from stages.prepare_data import judge, listing, preflight
+from stages.prepare_data import judge, listing, preflight, repair
 from stages.prepare_data.catalogue import Source, ask, bind, choose, every_argument, nearest, read_catalogue
 from stages.prepare_data.identity import merge_duplicates, split
 from stages.prepare_data.outputs import STAGE, Reading, Result, priorities, write_set
 from stages.prepare_data.workers import run_each
+
+
+REPAIRS = repair.all_steps(silence=rewrite_voiceover)
 
 
 class Plan(NamedTuple):
@@ -65,6 +69,7 @@ class Job(NamedTuple):
     plan: Plan
     limit: int | None
     limits: judge.Limits
+    repairs: list[repair.Step]
     spool: Path
 
 
@@ -104,7 +109,7 @@ def read_source(job: Job, items: Iterable[Any]) -> Counter[str]:
             elif isinstance(record := judge.to_record(item, source), Fault):
                 place, raw = judge.origin_of(item), judge.as_text(item)
                 step, row = "invalid", judge.mark_unusable(source, record, place, raw)
-            elif fault := judge.find_fault(record, job.limits):
+            elif fault := judge.find_fault(record := repair.repair(record, job.repairs), job.limits):
                 step, row = "unfit", judge.mark(record, fault)
             else:
                 records.write(schema.encode(judge.accept(record, source)) + b"\n")
@@ -241,6 +246,8 @@ CACHE_DIR = click.option(
     metavar="N",
     help="Shortest description, in characters; one that is missing is written later.",
 )
+@click.option("--max-description-words", type=click.IntRange(1), metavar="N", help="Longest description, in words.")
+@repair.options(REPAIRS)
 @click.option("-v", "--verbose", is_flag=True, help="Say why each row is rejected.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def prepare(
@@ -255,6 +262,8 @@ def prepare(
     workers: int,
     verbose: bool,
     quiet: bool,
+    fix: tuple[str, ...],
+    no_fix: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Read the sources, and write the records as a train and a test side."""
@@ -265,6 +274,7 @@ def prepare(
         )
     if offline and refresh:
         raise click.UsageError("--refresh downloads again and --offline forbids it; leave one out")
+    repairs = repair.choose(REPAIRS, fix, no_fix)
     chosen = choose(read_catalogue(sources_file), [*sources, *more_sources])
     preflight.refuse_own_output(chosen, Path(output_dir))
     preflight.take_keys(Path(".env"))
@@ -273,23 +283,28 @@ def prepare(
     plans = [plan(source, fetch) for source in chosen]
     if not keep_going:
         preflight.refuse_missing({plan.source.name: plan.lacks for plan in plans})
-    result = read_plans(plans, workers, keep_going=keep_going, **options)
+    result = read_plans(plans, workers, repairs, keep_going=keep_going, **options)
     split_by = {name: options[name] for name in ("deduplicate", "test_ratio", "seed")}
     result = merge_and_split(result, **split_by)
-    told = {"sources": [source.name for source in chosen], **options}
+    told = {"sources": [source.name for source in chosen], "fix": [step.name for step in repairs], **options}
     write_set(result, Path(output_dir), sources_file, told)
     report(result, output_dir)
 
 
-def read_plans(plans: list[Plan], workers: int, *, keep_going: bool, **options: Any) -> Result:
+def read_plans(
+    plans: list[Plan], workers: int, repairs: list[repair.Step], *, keep_going: bool, **options: Any
+) -> Result:
     """Read what can be read; the rest is missing."""
-    limits = judge.Limits(options["min_code_length"], options["min_description_length"])
+    limits = judge.Limits(
+        options["min_code_length"], options["min_description_length"], options["max_description_words"]
+    )
     lacking = {plan.source.name: f"needs {'; '.join(plan.lacks)}" for plan in plans if plan.lacks}
     for plan in plans:
         listing.say_what_is_odd(plan.source, lacking.get(plan.source.name))
     with tempfile.TemporaryDirectory(prefix="linemill-") as folder:
         ready = [plan for plan in plans if not plan.lacks]
-        jobs = [Job(one, options["limit"], limits, Path(folder, str(number))) for number, one in enumerate(ready)]
+        shared = (options["limit"], limits, repairs)
+        jobs = [Job(one, *shared, Path(folder, str(number))) for number, one in enumerate(ready)]
         readings, failing = read_all(jobs, workers, keep_going=keep_going)
     missing = lacking | failing
     in_order = {plan.source.name: missing[plan.source.name] for plan in plans if plan.source.name in missing}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import warnings
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ import schema
 from schema import Fault, Record
 from stages.prepare_data.catalogue import Source
 from stages.prepare_data.outputs import STAGE
+from stages.prepare_data.repair_manimgl import PACKAGES, imports_manimgl
+from stages.prepare_data.repair_tokens import parse
 
 
 class Limits(NamedTuple):
@@ -18,6 +21,7 @@ class Limits(NamedTuple):
 
     code: int
     description: int
+    description_words: int | None = None
 
 
 def to_record(item: Any, source: Source) -> Record | Fault:
@@ -50,7 +54,34 @@ def find_fault(record: Record, limits: Limits) -> Fault | None:
         return Fault(
             "short_description", f"{len(description)} characters; the shortest allowed are {limits.description}"
         )
-    return find_syntax_error(code) if record["metadata"]["kind"] == "code" else None
+    words = len(description.split())
+    if limits.description_words is not None and words > limits.description_words:
+        return Fault("long_description", f"{words} words; --max-description-words is {limits.description_words}")
+    if any(_NOTHING.search(text) for text in _texts(record)):
+        return Fault("no_visible_scene", "a text of the row says that there is no visible scene")
+    return find_code_fault(code) if record["metadata"]["kind"] == "code" else None
+
+
+_NOTHING = re.compile(r"\bno visible scene", re.IGNORECASE)
+
+
+def _texts(record: Record) -> list[str]:
+    """What the row says, in words or in code; not where it was found, nor how it looked before."""
+    ours = ("origin", "original_code", "licence", "id")
+    other = [value for key, value in record["metadata"].items() if isinstance(value, str) and key not in ours]
+    return [record["description"], record["code"], *other]
+
+
+def find_code_fault(code: str) -> Fault | None:
+    """Why this is no program for Manim: no Python, or written for ManimGL."""
+    if fault := find_syntax_error(code):
+        return fault
+    if _GL.search(code) and (tree := parse(code)) and imports_manimgl(tree):
+        return Fault("manimgl", "imports ManimGL, and holds what Manim has no word for")
+    return None
+
+
+_GL = re.compile("|".join(sorted(PACKAGES)))
 
 
 def find_syntax_error(code: str) -> Fault | None:

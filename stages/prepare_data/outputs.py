@@ -44,6 +44,11 @@ class Reading(NamedTuple):
     def reasons(self) -> dict[str, int]:
         return dict(sorted(Counter(record["metadata"]["error"]["code"] for record in self.rejected).items()))
 
+    def fixes(self) -> dict[str, int]:
+        """How many rows each repair was done on, rejected ones too."""
+        rows = [*self.records, *self.rejected]
+        return dict(sorted(Counter(name for row in rows for name in row["metadata"].get("fixes_applied", [])).items()))
+
 
 class Result(NamedTuple):
     """Everything that one run writes."""
@@ -64,6 +69,9 @@ class Result(NamedTuple):
             "train": len(self.train),
             "test": len(self.test),
         }
+
+    def fixes(self) -> dict[str, int]:
+        return dict(sum((Counter(reading.fixes()) for reading in self.readings), Counter()))
 
     def reasons(self) -> dict[str, int]:
         return dict(sum((Counter(reading.reasons()) for reading in self.readings), Counter()))
@@ -99,6 +107,7 @@ def write_set(result: Result, output_dir: Path, sources_file: Path, options: dic
             extra={
                 "sources": {reading.source.name: reading.source.options for reading in result.readings},
                 "missing": result.missing,
+                "fixes": result.fixes(),
             },
             beside=output_dir,
         )
@@ -130,6 +139,7 @@ def statistics(result: Result) -> dict[str, Any]:
             "passed": len(reading.records),
             "failed": reading.failed,
             "rejected": reading.reasons(),
+            "fixes": reading.fixes(),
             "merged": merged[reading.source.name],
             "train": train[reading.source.name],
             "test": test[reading.source.name],
@@ -140,6 +150,7 @@ def statistics(result: Result) -> dict[str, Any]:
     return {
         "counts": result.counts(),
         "kinds": dict(sorted(kinds.items())),
+        "fixes": result.fixes(),
         "sources": sources,
         "missing": result.missing,
     }

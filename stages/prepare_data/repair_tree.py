@@ -1,0 +1,208 @@
+"""Adds what a program lacks to be run by itself, decided on its syntax tree."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from collections.abc import Iterator
+
+from stages.prepare_data.repair_tokens import Edit, apply, bound_names, inside_strings, parse, places
+
+SCENES = {
+    "Scene",
+    "ThreeDScene",
+    "MovingCameraScene",
+    "ZoomedScene",
+    "VectorScene",
+    "LinearTransformationScene",
+    "SpecialThreeDScene",
+}
+# Enough of Manim's names to know a program that needs it: those that a program without any of them would not be.
+_MANIM = SCENES | set(
+    """AnimationGroup Annulus Arc Arrow Axes BarChart Brace BulletedList Circle Code Create Cube DecimalNumber Dot Dot3D
+    DoubleArrow DrawBorderThenFill Ellipse FadeIn FadeOut FadeTransform FunctionGraph Graph Group GrowArrow
+    GrowFromCenter ImageMobject Indicate Integer LaggedStart Line Line3D MathTex Matrix MobjectTable MoveAlongPath
+    MoveToTarget NumberLine NumberPlane ParametricFunction Polygon Rectangle RegularPolygon ReplacementTransform Rotate
+    RoundedRectangle SVGMobject Sector ShowPassingFlash Sphere Square Star Succession Surface SurroundingRectangle
+    Table Tex Text ThreeDAxes Transform TransformMatchingShapes TransformMatchingTex Triangle Typewriter Uncreate VDict
+    VGroup VMobject ValueTracker Variable Vector Write always_redraw""".split()
+)
+_PACKAGES = ("manim", "manimlib", "manim_imports_ext", "big_ol_pile_of_manim_imports", "manimgl")
+# What a scene does; loose code that calls none of them on `self` is the body of no `construct`.
+_SCENE_CALLS = {
+    "play",
+    "add",
+    "wait",
+    "camera",
+    "remove",
+    "clear",
+    "set_camera_orientation",
+    "begin_ambient_camera_rotation",
+}
+_FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def imports(text: str) -> str:
+    """`from manim import *` where Manim's names are used and nobody imports it."""
+    tree = parse(text)
+    if tree is None or _imports_manim(tree) or not (free_names(tree) & _MANIM or _bare_construct(tree)):
+        return text
+    lines = text.split("\n")
+    first = _first_line(tree)
+    gap = [""] if first < len(lines) and lines[first].startswith(("class ", "def ", "@")) else []
+    return "\n".join([*lines[:first], "from manim import *", *gap, *gap, *lines[first:]])
+
+
+def _imports_manim(tree: ast.Module) -> bool:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names) if any(name.name.split(".")[0] in _PACKAGES for name in names):
+                return True
+            case ast.ImportFrom(module=str() as module) if module.split(".")[0] in _PACKAGES:
+                return True
+    return False
+
+
+def free_names(tree: ast.Module) -> set[str]:
+    """The names that the program uses and gives no meaning to."""
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    return used - bound_names(tree) - set(dir(builtins))
+
+
+def _first_line(tree: ast.Module) -> int:
+    """The line of the first statement after the docstring and the imports from __future__."""
+    first = 0
+    for node in tree.body:
+        is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if not is_text and not (isinstance(node, ast.ImportFrom) and node.module == "__future__"):
+            return max(first, min(part.lineno for part in [node, *getattr(node, "decorator_list", [])]) - 1)
+        first = node.end_lineno or 0
+    return first
+
+
+def scene(text: str) -> str:
+    """A scene around code that is the body of one: it says `self.play` and stands in no class."""
+    tree = parse(text)
+    if tree is None or any(isinstance(node, ast.ClassDef) for node in tree.body) or _runs_itself(tree):
+        return text
+    if node := _bare_construct(tree):
+        first = _first_line_of(node)
+        others = [other for other in tree.body if other.lineno > node.lineno and not isinstance(other, _FUNCTIONS)]
+        return text if others else _indented(text, first, 1, ["class AnimationScene(Scene):"])
+    if not _loose_calls(tree):
+        return text
+    body = tree.body
+    while body and (isinstance(body[0], ast.Import | ast.ImportFrom) or _is_docstring(body[0])):
+        body = body[1:]
+    if not body or any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in body):
+        return text
+    return _indented(text, _first_line_of(body[0]), 2, ["class AnimationScene(Scene):", "    def construct(self):"])
+
+
+def _bare_construct(tree: ast.Module) -> ast.FunctionDef | None:
+    """`def construct(self):` with no class around it."""
+    for node in tree.body:
+        if (
+            isinstance(node, ast.FunctionDef)
+            and node.name == "construct"
+            and [arg.arg for arg in node.args.args] == ["self"]
+        ):
+            return node
+    return None
+
+
+def _loose_calls(tree: ast.Module) -> bool:
+    """Is `self.play` or the like said outside of any function, where `self` is nothing?"""
+    if "self" in {name for node in tree.body for name in _assigned_here(node)}:
+        return False
+    return any(
+        isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+        and node.attr in _SCENE_CALLS
+        for statement in tree.body
+        if not isinstance(statement, _FUNCTIONS)
+        for node in ast.walk(statement)
+    )
+
+
+def _assigned_here(node: ast.stmt) -> Iterator[str]:
+    found = (part for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store))
+    yield from (part.id for part in found)
+
+
+def _runs_itself(tree: ast.Module) -> bool:
+    return any(isinstance(node, ast.If) and "__name__" in ast.unparse(node.test) for node in tree.body)
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _first_line_of(node: ast.stmt) -> int:
+    return min(part.lineno for part in [node, *getattr(node, "decorator_list", [])]) - 1
+
+
+def _indented(text: str, first: int, depth: int, heads: list[str]) -> str:
+    """The lines from `first` on as a block; those that begin inside a string stay where they are."""
+    lines = text.split("\n")
+    inside = inside_strings(text)
+    while first and lines[first - 1].lstrip().startswith("#"):
+        first -= 1  # a comment belongs to what it stands above
+    moved = [
+        line if number in inside or not line.strip() else "    " * depth + line
+        for number, line in enumerate(lines[first:], first)
+    ]
+    gap = [""] * 2 if first and lines[first - 1].strip() else [""] if first else []
+    return "\n".join([*lines[:first], *gap, *heads, *moved])
+
+
+def static_wait(text: str) -> str:
+    """`self.wait()` at the end of scenes that show a still: a film of it has a length."""
+    tree = parse(text)
+    edits: list[Edit] = []
+    span = places(text)
+    for node in ast.walk(tree) if tree else []:
+        if isinstance(node, ast.FunctionDef) and node.name == "construct" and node.args.args:
+            scene_name, last = node.args.args[0].arg, node.body[-1]
+            if _shows_a_still(node, scene_name) and not isinstance(last, ast.Return | ast.Raise):
+                inline = last.lineno == node.lineno
+                end = span(last)[1]
+                blank = "; " if inline else "\n" + " " * node.body[0].col_offset
+                edits.append((end, end, f"{blank}{scene_name}.wait()"))
+    return apply(text, edits)
+
+
+def _shows_a_still(node: ast.FunctionDef, name: str) -> bool:
+    calls = {
+        part.func.attr
+        for part in ast.walk(node)
+        if isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute) and ast.unparse(part.func.value) == name
+    }
+    return bool(calls & {"add"}) and not calls & {"play", "wait", "pause", "next_slide"} and calls <= _KNOWN
+
+
+# A method of the program's own may play what it likes.
+_KNOWN = {
+    "add",
+    "remove",
+    "clear",
+    "set_camera_orientation",
+    "add_fixed_in_frame_mobjects",
+    "bring_to_back",
+    "bring_to_front",
+}
+
+
+def animation_group(text: str) -> str:
+    """`self.play(a, b, run_time=2)` with its animations in an AnimationGroup."""
+    tree = parse(text)
+    span = places(text)
+    edits: list[Edit] = []
+    for node in ast.walk(tree) if tree else []:
+        match node:
+            case ast.Call(func=ast.Attribute(attr="play", value=ast.Name(id="self")), args=[first, *_, last]):
+                if any(word.arg == "run_time" for word in node.keywords) and last.end_lineno is not None:
+                    start, end = span(first)[0], span(last)[1]
+                    edits += [(start, start, "AnimationGroup("), (end, end, ")")]
+    return apply(text, edits)
