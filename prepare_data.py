@@ -42,7 +42,6 @@ from stages.prepare_data.identity import merge_duplicates, split
 from stages.prepare_data.outputs import STAGE, Reading, Result, priorities, write_set
 from stages.prepare_data.workers import run_each
 
-
 REPAIRS = repair.all_steps(silence=rewrite_voiceover)
 
 

@@ -1,4 +1,4 @@
-"""Repairs the programs of stage 1: named steps, each of which can be switched off, and none of which can break a program.
+"""Repairs the programs of stage 1 in named steps, each of which can be switched off and none of which can break one.
 
 The driver parses after every step. A step that turns a program into none, or that changes more of its tree than it
 says it does, is undone. Of a program that is none to the end nothing is kept but the original.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ class Step(NamedTuple):
 
 def all_steps(silence: Callable[[str], str]) -> list[Step]:
     """The steps in their order; `silence` takes the voice out of a program, as the extractors do."""
-    return [*_BEFORE, Step("voiceover", silence), *_AFTER]
+    return [*_BEFORE, Step("voiceover", functools.partial(repair_tree.voiceover, silence=silence)), *_AFTER]
 
 
 _BEFORE = [
@@ -47,8 +48,8 @@ _BEFORE = [
 ]
 _AFTER = [
     Step("manimgl", manimgl),
-    Step("imports", repair_tree.imports),
     Step("scene", repair_tree.scene),
+    Step("imports", repair_tree.imports),
     Step("animation_group", repair_tree.animation_group, default=False),
     Step("static_wait", repair_tree.static_wait, default=False),
 ]
@@ -106,7 +107,7 @@ def mend(code: str, steps: Iterable[Step]) -> tuple[str, list[str]]:
         if after != new and not _harms(new, after, step.keeps):
             new = after
             names.append(step.name)
-    return (new, names) if parse(new) is not None else (code, [])
+    return (new, names) if parse(new) is not None and new.strip() else (code, [])
 
 
 def _harms(before: str, after: str, keeps: str) -> bool:

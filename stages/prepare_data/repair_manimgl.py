@@ -43,13 +43,15 @@ _OPPOSITE |= {"UL": "DR", "UR": "DL", "DL": "UR", "DR": "UL"}
 _SIZES = {"set_width": ("scale_to_fit_width", "stretch_to_fit_width")}
 _SIZES |= {"set_height": ("scale_to_fit_height", "stretch_to_fit_height")}
 # What only ManimGL has.
-_FOREIGN = set(
-    """GraphScene ReconfigurableScene PiCreature PiCreatureScene TeacherStudentsScene Mortimer Randolph CountingScene
-    TrueDot GlowDot DotCloud GlowDots SurfaceMesh TexturedSurface TexTextFromPresetString FlashAround FlashUnder
-    ShowCreationThenDestruction ShowCreationThenFadeOut ShowCreationThenFadeAround ShowCreationThenDestructionAround
-    ShowPassingFlashAround CircleIndicate TurnInsideOut AnimatedStreamLines TextMobjectWithBackground VFadeIn VFadeOut
-    Mobject1D digest_config interpolate_color_by_hsl InteractiveSceneEmbed CONFIG get_norm checkpoint_paste""".split()
-)
+_FOREIGN_TEXT = """
+    GraphScene ReconfigurableScene PiCreature PiCreatureScene TeacherStudentsScene Mortimer Randolph
+    CountingScene TrueDot GlowDot DotCloud GlowDots SurfaceMesh TexturedSurface TexTextFromPresetString
+    FlashAround FlashUnder ShowCreationThenDestruction ShowCreationThenFadeOut ShowCreationThenFadeAround
+    ShowCreationThenDestructionAround ShowPassingFlashAround CircleIndicate TurnInsideOut AnimatedStreamLines
+    TextMobjectWithBackground VFadeIn VFadeOut Mobject1D digest_config interpolate_color_by_hsl
+    InteractiveSceneEmbed CONFIG get_norm checkpoint_paste
+"""
+_FOREIGN = set(_FOREIGN_TEXT.split())
 _FOREIGN_ATTRIBUTES = {
     "frame",
     "reorient",
@@ -69,7 +71,7 @@ def manimgl(text: str) -> str:
     if tree is None:
         return text
     foreign = imports_manimgl(tree)
-    own = bound_names(tree)
+    own = bound_names(tree) - set(_imported(tree))
     edits = list(_edits(text, tree, own, foreign))
     if not edits:
         return text
@@ -134,14 +136,23 @@ def _edits(text: str, tree: ast.Module, own: set[str], foreign: bool) -> Iterato
             case ast.Name(id=name, ctx=ast.Load()) if name in _RENAMED and name not in own:
                 yield (*span(node), _RENAMED[name])
             case ast.ImportFrom(module="manim", names=names):
-                yield from ((*span(alias), _RENAMED[alias.name]) for alias in names if _is_old(alias, names))
+                yield from ((*span(alias), new) for alias in names if (new := _new_name(alias)))
             case _ if foreign:
                 yield from _foreign_edits(text, node, span, own)
 
 
-def _is_old(alias: ast.alias, names: list[ast.alias]) -> bool:
-    new = _RENAMED.get(alias.name, "")
-    return not alias.asname and new.isidentifier() and new not in {other.name for other in names}
+def _new_name(alias: ast.alias) -> str:
+    """What to import today in its place; nothing for a name that is the same."""
+    old = "" if alias.asname else alias.name
+    new = {"TextMobject": "Tex, Text"}.get(old) or _SHIFTED.get(old, [""])[0] or _RENAMED.get(old, "")
+    return str(new).partition(".")[0]
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """The names that come from Manim or ManimGL, one by one."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES | {"manim"}:
+            yield from (alias.name for alias in node.names if not alias.asname)
 
 
 def _foreign_edits(text: str, node: ast.AST, span: Span, own: set[str]) -> Iterator[Edit]:
@@ -255,6 +266,5 @@ def _names_of_axes(tree: ast.Module) -> set[str]:
 def _one_import(text: str) -> str:
     """The program with one import of Manim where several were, each from another part of ManimGL."""
     line = "from manim import *"
-    first, *others = [number for number, other in enumerate(text.split("\n")) if other.strip() == line] or [0]
-    kept = [other for number, other in enumerate(text.split("\n")) if number not in others or other != line]
-    return "\n".join(kept)
+    before, found, after = text.partition(f"{line}\n")
+    return before + found + re.sub(rf"^{re.escape(line)}\n", "", after, flags=re.MULTILINE)

@@ -21,10 +21,10 @@ from stages.prepare_data.repair_tokens import Token, lex, parse
 MOST_GUESSES = 4
 _HEADS = {"class", "def", "async", "for", "while", "if", "elif", "else", "try", "except", "finally", "with"}
 # After an operand these can only begin a statement; `if`, `else`, `from` and `import` need a closer look.
-_STARTS = _HEADS - {"if", "else"} | set(
-    ["return", "pass", "break", "continue", "del", "raise", "assert", "global", "nonlocal", "await", "yield"]
-)
-_GO_ON = set(["and", "or", "in", "is", "not", "as", "lambda"])
+_STARTS = _HEADS - {"if", "else"}
+_STARTS |= {"return", "pass", "break", "continue", "del", "raise", "assert", "global", "nonlocal", "await", "yield"}
+_GO_ON = {"and", "or", "in", "is", "not", "as", "lambda"}
+_DEPTH = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
 _ENDS = {"pass", "break", "continue"}
 _VALUES = {"True", "False", "None"}
 _PROBES = {
@@ -127,7 +127,7 @@ def _logical_line(text: str, start: int) -> Iterator[Token]:
             continue
         if token.kind == "comment" and depth > 0:
             continue
-        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(token.text, 0)
+        depth += _DEPTH.get(token.text, 0)
         seen = True
         yield token
         if token.kind == "comment":
@@ -145,7 +145,7 @@ def _end_of_part(tokens: list[Token]) -> tuple[int, str]:
             return tokens[position - 1].end, "@" if first == "@" else ""
         if token.kind == "comment":
             return tokens[position - 1].end, kind if is_head else ""
-        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(token.text, 0)
+        depth += _DEPTH.get(token.text, 0)
         lambdas += token.text == "lambda" and depth == 0
         if is_head and depth == 0 and token.text == ":":
             if not lambdas:
@@ -206,7 +206,7 @@ def _is_choice(tokens: list[Token], position: int) -> bool:
     """Is this `if` the middle of `a if b else c`?"""
     depth = lambdas = 0
     for token in tokens[position + 1 :]:
-        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(token.text, 0)
+        depth += _DEPTH.get(token.text, 0)
         lambdas += token.text == "lambda" and depth == 0
         if depth == 0 and token.text == "else":
             return True
@@ -227,16 +227,17 @@ def _tree_of(piece: str, kind: str) -> ast.stmt | None:
 
 def _cut_softly(text: str, tokens: list[Token], end: int) -> tuple[int, ast.stmt | None]:
     """A bracket or a string after an operand goes on with it, unless that makes no statement: `a = 1 [x, y] = f()`."""
-    depth = 0
+    depth, stops = 0, list[int]()
     for position, token in enumerate(tokens):
         if token.end > end:
             break
         if depth == 0 and position and (token.text in ("(", "[", "*", "-", "+") or token.kind in ("string", "name")):
-            stop = tokens[position - 1].end
-            tree = _tree_of(text[tokens[0].start : stop], "")
-            if tree is not None and not _is_prose(tree):
-                return stop, tree
-        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(token.text, 0)
+            stops.append(tokens[position - 1].end)
+        depth += _DEPTH.get(token.text, 0)
+    for stop in reversed(stops):
+        tree = _tree_of(text[tokens[0].start : stop], "")
+        if tree is not None and not _is_prose(tree):
+            return stop, tree
     return end, None
 
 

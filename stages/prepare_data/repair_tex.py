@@ -24,17 +24,17 @@ _CALLS = {
     "Title",
 }
 # The words of TeX that begin with what is an escape for Python: \a \b \f \n \r \t \v, and \x \u \N.
-_WORDS = set(
-    """alpha angle approx arccos arcsin arctan array arrow asymp ast
-    backslash bar because begin beta bf bigcap bigcup bigg big binom bmod bot boldsymbol boxed bullet
-    fbox flat footnotesize forall frac frown
-    nabla natural ne nearrow neg neq newline nexists ni nmid nolimits nonumber normalsize not notin nu nwarrow
-    raise rangle rbrace rceil ref renewcommand require rfloor rho right rightarrow rightleftharpoons rm rvert
-    tag tan tanh tau tbinom text textbf textcolor textit textrm textsc textsf textstyle texttt tfrac therefore theta
-    thickapprox tilde times tiny to top triangle triangleq tt
-    varepsilon varnothing varphi varpi varrho varsigma vartheta vdash vdots vec vee vert vspace
-    xi xleftarrow xrightarrow ulcorner underbrace underline underset uparrow updownarrow uplus upsilon urcorner""".split()
-)
+_WORDS_TEXT = """
+    alpha angle approx arccos arcsin arctan array arrow asymp ast backslash bar because begin beta bf bigcap
+    bigcup bigg big binom bmod bot boldsymbol boxed bullet fbox flat footnotesize forall frac frown nabla
+    natural ne nearrow neg neq newline nexists ni nmid nolimits nonumber normalsize not notin nu nwarrow raise
+    rangle rbrace rceil ref renewcommand require rfloor rho right rightarrow rightleftharpoons rm rvert tag tan
+    tanh tau tbinom text textbf textcolor textit textrm textsc textsf textstyle texttt tfrac therefore theta
+    thickapprox tilde times tiny to top triangle triangleq tt varepsilon varnothing varphi varpi varrho varsigma
+    vartheta vdash vdots vec vee vert vspace xi xleftarrow xrightarrow ulcorner underbrace underline underset
+    uparrow updownarrow uplus upsilon urcorner
+"""
+_WORDS = set(_WORDS_TEXT.split())
 _ESCAPE = re.compile(r"\\(?:([A-Za-z]+)|(.)|\Z)", re.DOTALL)
 _CODED = re.compile(r"\\(?:x[\da-fA-F]{2}|u[\da-fA-F]{4}|U[\da-fA-F]{8}|N\{[^}]+\})")
 _KNOWN = set("abfnrtvxuUN01234567\\'\"\n")
@@ -42,9 +42,9 @@ _KNOWN = set("abfnrtvxuUN01234567\\'\"\n")
 
 def tex(text: str) -> str:
     """Raw strings, or two backslashes, where the program means a backslash."""
-    tree = parse(text)
     if "\\" not in text:
         return text
+    tree = parse(text)
     in_tex = list(_spans_of_tex(text, tree)) if tree else []
     edits: list[Edit] = []
     for token in lex(text):

@@ -92,7 +92,7 @@ def _closes_later(lines: list[str], number: int, mark: str) -> bool:
 def _in_string(block: str) -> bool:
     """Does the block end inside a string in three quotes?"""
     rest = "".join(token.text for token in lex(block) if token.kind not in ("string", "comment"))
-    return '"""' in rest or "'''" in rest or '""' in rest and block.count('"""') % 2 == 1
+    return '"""' in rest or "'''" in rest or ('""' in rest and block.count('"""') % 2 == 1)
 
 
 def _dedented(block: str) -> str:
@@ -122,7 +122,7 @@ def magics(text: str) -> str:
         return text
     inside = inside_strings(text)
     lines = enumerate(text.split("\n"))
-    return "\n".join(line for number, line in lines if number in inside or not _MAGIC.match(line))
+    return "\n".join(line for number, line in lines if number in inside or not _MAGIC.match(line)).lstrip("\n")
 
 
 def literal_newlines(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from stages.prepare_data.repair_tokens import Edit, apply, bound_names, inside_strings, parse, places
 
@@ -18,15 +18,17 @@ SCENES = {
     "SpecialThreeDScene",
 }
 # Enough of Manim's names to know a program that needs it: those that a program without any of them would not be.
-_MANIM = SCENES | set(
-    """AnimationGroup Annulus Arc Arrow Axes BarChart Brace BulletedList Circle Code Create Cube DecimalNumber Dot Dot3D
-    DoubleArrow DrawBorderThenFill Ellipse FadeIn FadeOut FadeTransform FunctionGraph Graph Group GrowArrow
-    GrowFromCenter ImageMobject Indicate Integer LaggedStart Line Line3D MathTex Matrix MobjectTable MoveAlongPath
-    MoveToTarget NumberLine NumberPlane ParametricFunction Polygon Rectangle RegularPolygon ReplacementTransform Rotate
-    RoundedRectangle SVGMobject Sector ShowPassingFlash Sphere Square Star Succession Surface SurroundingRectangle
-    Table Tex Text ThreeDAxes Transform TransformMatchingShapes TransformMatchingTex Triangle Typewriter Uncreate VDict
-    VGroup VMobject ValueTracker Variable Vector Write always_redraw""".split()
-)
+_MANIM_TEXT = """
+    AnimationGroup Annulus Arc Arrow Axes BarChart Brace BulletedList Circle Code Create Cube DecimalNumber Dot
+    Dot3D DoubleArrow DrawBorderThenFill Ellipse FadeIn FadeOut FadeTransform FunctionGraph Graph Group
+    GrowArrow GrowFromCenter ImageMobject Indicate Integer LaggedStart Line Line3D MathTex Matrix MobjectTable
+    MoveAlongPath MoveToTarget NumberLine NumberPlane ParametricFunction Polygon Rectangle RegularPolygon
+    ReplacementTransform Rotate RoundedRectangle SVGMobject Sector ShowPassingFlash Sphere Square Star
+    Succession Surface SurroundingRectangle Table Tex Text ThreeDAxes Transform TransformMatchingShapes
+    TransformMatchingTex Triangle Typewriter Uncreate VDict VGroup VMobject ValueTracker Variable Vector Write
+    always_redraw
+"""
+_MANIM = SCENES | set(_MANIM_TEXT.split())
 _PACKAGES = ("manim", "manimlib", "manim_imports_ext", "big_ol_pile_of_manim_imports", "manimgl")
 # What a scene does; loose code that calls none of them on `self` is the body of no `construct`.
 _SCENE_CALLS = {
@@ -45,17 +47,26 @@ _FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 def imports(text: str) -> str:
     """`from manim import *` where Manim's names are used and nobody imports it."""
     tree = parse(text)
-    if tree is None or _imports_manim(tree) or not (free_names(tree) & _MANIM or _bare_construct(tree)):
+    if tree is None or _imports_manim(tree) or not free_names(tree) & _MANIM:
         return text
     lines = text.split("\n")
     first = _first_line(tree)
-    gap = [""] if first < len(lines) and lines[first].startswith(("class ", "def ", "@")) else []
-    return "\n".join([*lines[:first], "from manim import *", *gap, *gap, *lines[first:]])
+    head = "\n".join(lines[:first]).rstrip().split("\n") if first else []
+    rest = "\n".join(lines[first:])
+    gap = "\n\n\n" if rest.startswith(("class ", "def ", "@")) else "\n" if "import" in rest.split("\n")[0] else "\n\n"
+    return (
+        "\n".join([*filter(None, head[:1]), *head[1:], *([""] if any(head) else []), "from manim import *"])
+        + gap
+        + rest
+    )
 
 
 def _imports_manim(tree: ast.Module) -> bool:
+    """Is Manim or ManimGL imported, or is this a part of a package, which gets its names from the other parts?"""
     for node in ast.walk(tree):
         match node:
+            case ast.ImportFrom(level=level) if level:
+                return True
             case ast.Import(names=names) if any(name.name.split(".")[0] in _PACKAGES for name in names):
                 return True
             case ast.ImportFrom(module=str() as module) if module.split(".")[0] in _PACKAGES:
@@ -75,7 +86,7 @@ def _first_line(tree: ast.Module) -> int:
     for node in tree.body:
         is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         if not is_text and not (isinstance(node, ast.ImportFrom) and node.module == "__future__"):
-            return max(first, min(part.lineno for part in [node, *getattr(node, "decorator_list", [])]) - 1)
+            return max(first, _first_line_of(node))
         first = node.end_lineno or 0
     return first
 
@@ -140,7 +151,9 @@ def _is_docstring(node: ast.stmt) -> bool:
 
 
 def _first_line_of(node: ast.stmt) -> int:
-    return min(part.lineno for part in [node, *getattr(node, "decorator_list", [])]) - 1
+    """Counted from 0; decorators are above what the tree takes for the first line."""
+    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
+    return min([node.lineno, *(part.lineno for part in decorators)]) - 1
 
 
 def _indented(text: str, first: int, depth: int, heads: list[str]) -> str:
@@ -153,8 +166,24 @@ def _indented(text: str, first: int, depth: int, heads: list[str]) -> str:
         line if number in inside or not line.strip() else "    " * depth + line
         for number, line in enumerate(lines[first:], first)
     ]
-    gap = [""] * 2 if first and lines[first - 1].strip() else [""] if first else []
-    return "\n".join([*lines[:first], *gap, *heads, *moved])
+    head = "\n".join(lines[:first]).rstrip()
+    return "\n".join([*([head, "", ""] if head else []), *heads, *moved])
+
+
+def voiceover(text: str, silence: Callable[[str], str]) -> str:
+    """The program without its voice, and without the `pass` that stands where a call was and nothing needs it."""
+    new = silence(text)
+    tree = parse(new)
+    if new == text or tree is None:
+        return text
+    lines: list[str | None] = list(new.split("\n"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        for statement in body if isinstance(body, list) and len(body) > 1 else []:
+            number = statement.lineno - 1
+            if isinstance(statement, ast.Pass) and (lines[number] or "").strip() == "pass" and body != [statement]:
+                lines[number] = None
+    return "\n".join(line for line in lines if line is not None)
 
 
 def static_wait(text: str) -> str:
