@@ -335,7 +335,8 @@ def test_a_one_line_program_inside_a_comment_is_found():
     ("code", "first"),
     [
         ("class A(Scene):\n    pass\n", "from manim import *"),
-        ("# important: from manim import all you need\nclass A(Scene):\n    pass\n", "# important"),
+        ("# important: from manim import all you need\nclass A(Scene):\n    pass\n", "from manim import *"),
+        ("#!/usr/bin/env python\n# A dot.\nclass A(Scene):\n    pass\n", "#!/usr/bin/env python"),
         ('"""Shows it."""\nfrom __future__ import annotations\nimport os\nclass A(Scene):\n    pass\n', '"""Shows'),
         ("@cache\ndef f():\n    return Circle()\n", "from manim import *"),
         ("import numpy as np\nc = Circle()\n", "from manim import *"),
@@ -414,8 +415,8 @@ CONVERTED = {
     ),
     "large": (body("self.play(FadeInFromLarge(a, scale_factor=3))"), body("self.play(FadeIn(a, scale=3))")),
     "settings": (
-        "from manimlib import *\nclass A(Scene):\n    CONFIG = {\n        'n': 3,  # many\n        'f': lambda x: x,\n    }\n",
-        "from manim import *\nclass A(Scene):\n    n = 3\n    f = lambda x: x\n",
+        "from manimlib import *\nclass A(Scene):\n    CONFIG = {\n        'n': 3,  # many\n        'f': min,\n    }\n",
+        "from manim import *\nclass A(Scene):\n    n = 3\n    f = min\n",
     ),
     "axes": (
         body("a = Axes(x_min=-1, x_max=5, y_max=f(2), color=RED, y_min=-2)", "g = a.get_graph(f)"),

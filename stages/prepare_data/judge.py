@@ -86,6 +86,8 @@ _GL = re.compile("|".join(sorted(PACKAGES)))
 
 def find_syntax_error(code: str) -> Fault | None:
     """Where a program stops being Python, or None."""
+    if parse(code) is not None:  # the repairs have asked already
+        return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an invalid escape sequence is a warning, and most TeX has some

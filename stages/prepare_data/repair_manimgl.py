@@ -62,12 +62,16 @@ _FOREIGN_ATTRIBUTES = {
     "checkpoint_paste",
     "set_backstroke",
 }
+# Most programs hold none of these, and need not be looked through.
+_SIGNS = re.compile(
+    "|".join(sorted({*PACKAGES, *_RENAMED, *_SHIFTED, "TextMobject", r"[xyz]_m(?:in|ax)", "get_graph"}))
+)
 Span = Callable[[ast.AST], tuple[int, int]]
 
 
 def manimgl(text: str) -> str:
     """The program for Manim, or the text as it is."""
-    tree = parse(text)
+    tree = parse(text) if _SIGNS.search(text) else None
     if tree is None:
         return text
     foreign = imports_manimgl(tree)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import re
 from collections.abc import Callable, Iterator
 
 from stages.prepare_data.repair_tokens import Edit, apply, bound_names, inside_strings, parse, places
@@ -50,20 +51,18 @@ def imports(text: str) -> str:
     if tree is None or _imports_manim(tree) or not free_names(tree) & _MANIM:
         return text
     lines = text.split("\n")
-    first = _first_line(tree)
-    head = "\n".join(lines[:first]).rstrip().split("\n") if first else []
-    rest = "\n".join(lines[first:])
-    gap = "\n\n\n" if rest.startswith(("class ", "def ", "@")) else "\n" if "import" in rest.split("\n")[0] else "\n\n"
-    return (
-        "\n".join([*filter(None, head[:1]), *head[1:], *([""] if any(head) else []), "from manim import *"])
-        + gap
-        + rest
-    )
+    first = _above_comments(lines, _first_line(tree))
+    head, rest = "\n".join(lines[:first]).rstrip(), "\n".join(lines[first:])
+    gap = "\n\n\n" if _DEFINES.match(rest) else "\n" if rest.startswith(("import ", "from ")) else "\n\n"
+    return (f"{head}\n\n" if head else "") + f"from manim import *{gap}{rest}"
+
+
+_DEFINES = re.compile(r"(?:#.*\n)*(?:class |def |@)")
 
 
 def _imports_manim(tree: ast.Module) -> bool:
     """Is Manim or ManimGL imported, or is this a part of a package, which gets its names from the other parts?"""
-    for node in ast.walk(tree):
+    for node in [*tree.body, *ast.walk(tree)]:  # most import it at the top
         match node:
             case ast.ImportFrom(level=level) if level:
                 return True
@@ -156,12 +155,18 @@ def _first_line_of(node: ast.stmt) -> int:
     return min([node.lineno, *(part.lineno for part in decorators)]) - 1
 
 
+def _above_comments(lines: list[str], first: int) -> int:
+    """A comment belongs to the line that it stands above; what only the system reads stays at the top."""
+    while first and re.match(r"\s*#(?!!|.*coding[:=])", lines[first - 1]):
+        first -= 1
+    return first
+
+
 def _indented(text: str, first: int, depth: int, heads: list[str]) -> str:
     """The lines from `first` on as a block; those that begin inside a string stay where they are."""
     lines = text.split("\n")
     inside = inside_strings(text)
-    while first and lines[first - 1].lstrip().startswith("#"):
-        first -= 1  # a comment belongs to what it stands above
+    first = _above_comments(lines, first)
     moved = [
         line if number in inside or not line.strip() else "    " * depth + line
         for number, line in enumerate(lines[first:], first)
