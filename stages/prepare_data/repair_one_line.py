@@ -17,7 +17,7 @@ from stages.prepare_data.repair_blocks import Part, indent
 from stages.prepare_data.repair_tokens import Token, lex, parse
 
 # On programs that were put into one line to try it, 9 of 10 with up to four guesses came back as they had been, and one
-# of 4 with more.
+# of 3 with more.
 MOST_GUESSES = 4
 _HEADS = {"class", "def", "async", "for", "while", "if", "elif", "else", "try", "except", "finally", "with"}
 # After an operand these can only begin a statement; `if`, `else`, `from` and `import` need a closer look.
