@@ -92,6 +92,8 @@ def read_plain_pdf(path: Path, reading: Reading) -> Pdf:
         pictures = [bool(page.images.keys()) for page in document.pages]
         texts = strip_running_lines(pages) if reading.strip else pages
         return Pdf(texts, _lost(texts, pictures, None), {})
+    except pypdf.errors.DependencyError as error:
+        raise Unreadable("encrypted_pdf", f"pypdf can not open it: {error}; 'pdf_reader: pymupdf' can") from error
     except (
         pypdf.errors.PyPdfError,
         RuntimeError,
