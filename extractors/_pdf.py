@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,9 @@ import click
 from extractors._text import strip_running_lines
 
 _PICTURE = re.compile(r"!\[[^\]\n]*\]\([^)\n]*\)")
+
+# Damaged files make the libraries fail in many ways, with plain ValueErrors and worse; all of them mean one thing.
+_DAMAGE = (RuntimeError, ValueError, KeyError, IndexError, TypeError, AttributeError, ZeroDivisionError)
 
 
 class Unreadable(Exception):
@@ -71,8 +75,7 @@ def read_pdf(path: Path, reading: Reading) -> Pdf:
                     for text, drawn, page in zip(texts, pictures, document, strict=True)
                 ]
             return Pdf(texts, _lost(texts, pictures, reading.ocr), dict(document.metadata or {}))
-    # Damaged files make the library fail in many ways, with plain ValueErrors and worse; all of them mean one thing.
-    except (RuntimeError, ValueError, KeyError, IndexError, TypeError, AttributeError, ZeroDivisionError) as error:
+    except _DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise Unreadable("broken_file", f"not a readable PDF: {reason}") from error
 
@@ -84,6 +87,7 @@ def read_plain_pdf(path: Path, reading: Reading) -> Pdf:
         import pypdf.errors
     except ImportError as error:
         raise click.UsageError("'pdf_reader: pypdf' needs the package pypdf: pip install 'linemill[docs]'") from error
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # what it mends in a damaged file
     try:
         document = pypdf.PdfReader(path)
         if document.is_encrypted and not document.decrypt(""):
@@ -94,15 +98,7 @@ def read_plain_pdf(path: Path, reading: Reading) -> Pdf:
         return Pdf(texts, _lost(texts, pictures, None), {})
     except pypdf.errors.DependencyError as error:
         raise Unreadable("encrypted_pdf", f"pypdf can not open it: {error}; 'pdf_reader: pymupdf' can") from error
-    except (
-        pypdf.errors.PyPdfError,
-        RuntimeError,
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except (pypdf.errors.PyPdfError, *_DAMAGE) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise Unreadable("broken_file", f"not a readable PDF: {reason}") from error
 
