@@ -73,6 +73,23 @@ FAULTY_PROGRAMS = {
     "nothing to see": (scene("self.wait(2)\nself.camera.background_color = RED"), "no_mobject"),
     "unknown escape": (scene(r'self.add(MathTex("\epsilon"), Circle())'), "bad_escape"),
     "a form feed for TeX": (scene(r'self.add(MathTex("\frac{1}{2}"), Circle())'), "bad_escape"),
+    "a shell": (scene('self.add(Circle())\nos.system("ls")', "import os\nfrom manim import *\n"), "dangerous_call"),
+    "a hidden shell": (
+        scene(
+            "self.add(Circle())\nquiet(['ls'])", "from subprocess import check_output as quiet\nfrom manim import *\n"
+        ),
+        "dangerous_call",
+    ),
+    "a file to be written": (scene('self.add(Circle())\nopen("a.txt", mode="w").write("a")'), "dangerous_call"),
+    "a file to be deleted": (
+        scene('self.add(Circle())\nPath("a").unlink()', "from pathlib import Path\nfrom manim import *\n"),
+        "dangerous_call",
+    ),
+    "text that is run": (scene("self.add(eval('Circle()'))"), "dangerous_call"),
+    "the network": (
+        scene("self.add(Circle())\nu.urlopen('a')", "import urllib.request as u\nfrom manim import *\n"),
+        "dangerous_call",
+    ),
     "a tab for TeX": (scene(r'self.add(MathTex("2 \times 2"), Circle())'), "bad_escape"),
 }
 SOUND_PROGRAMS = {
@@ -265,6 +282,7 @@ def test_every_check_of_the_table_can_be_found():
         "placeholder_text",
         "empty_text",
     }
+    found |= {"secret", "licence_not_allowed", "personal_data", "too_long"}  # tests/test_filter_guard.py
     assert found == set(CHECKS)
     assert set(CHECKS.values()) <= {"critical", *WEIGHTS["strict"]}
     assert checks_of("Why?", " ", kind="qa") == ["empty_text"]

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from stages.filter_quality.findings import Finding
 from stages.filter_quality.pair_checks import check_pair
 from stages.filter_quality.program import Program, manim_names, manim_version
+from stages.filter_quality.safety import check_danger
 
 # Programs come from anywhere: every repetition here is possessive or can match in one way only, so that no program
 # makes a search slow.
@@ -79,7 +80,7 @@ def check_code(code: str, description: str, least_characters: int) -> Iterator[F
         yield Finding("short_code", f"the program has {size} characters, fewer than {least_characters}")
     try:
         program = Program(code)
-        for check in (_check_imports, _check_scene, _check_names, _check_gaps, _check_escapes):
+        for check in (_check_imports, _check_scene, _check_names, _check_gaps, _check_escapes, check_danger):
             yield from check(program)
         yield from check_pair(description, program)
     except SyntaxError as error:
