@@ -24,6 +24,8 @@ CHECKS = {
     "too_long": "critical",
     "dangerous_call": "high",
     "undefined_name": "high",
+    "wrong_argument": "high",
+    "unknown_method": "high",
     "manimgl_code": "high",
     "no_manim_import": "high",
     "no_construct": "high",

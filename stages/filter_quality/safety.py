@@ -117,16 +117,16 @@ def check_danger(program: Program) -> Iterator[Finding]:
     """Calls that no picture needs. Names can be hidden from this; only the sandbox of the render gate contains."""
     if not _HARM_WORD.search(program.code):
         return
-    names = _imported(program.tree)
-    for node in ast.walk(program.tree):
+    names = _imported(program)
+    for node in program.nodes:
         if isinstance(node, ast.Call) and (what := _harm(node, names, program)):
             yield Finding("dangerous_call", f"{ast.unparse(node.func)}(...) {what}", node.lineno)
             return
 
 
-def _imported(tree: ast.Module) -> dict[str, str]:
+def _imported(program: Program) -> dict[str, str]:
     names: dict[str, str] = {}
-    for node in ast.walk(tree):
+    for node in program.nodes:
         if isinstance(node, ast.Import):
             names |= {each.asname: each.name for each in node.names if each.asname}
             names |= {first: first for each in node.names if not each.asname for first in [each.name.split(".")[0]]}
