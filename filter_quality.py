@@ -24,6 +24,7 @@ import click
 
 import schema
 from stages.filter_quality.code_checks import check_code
+from stages.filter_quality.conflicts import conflicts
 from stages.filter_quality.findings import Finding
 from stages.filter_quality.guard import HARD, Guard
 from stages.filter_quality.rules import SEVERITIES, RuleBook, Rules, read_config
@@ -131,7 +132,7 @@ def main(
     least = _least(min_quality, tag_only)
     _check_report(contract, report)
     config = read_config(quality_config) if quality_config else {}
-    book, guard = RuleBook(mode, config), _guard(**wishes)
+    book, guard = RuleBook(mode, config), _guard(**wishes)._replace(conflicts=conflicts(contract.input))
     asked = {name: value for name, value in wishes.items() if value not in (None, False, (), "keep")}
     params = {"min_quality": least, "mode": mode, **asked} | ({"quality_config": config} if config else {})
     incomplete = None

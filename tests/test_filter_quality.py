@@ -26,7 +26,7 @@ class Example(Scene):
 """
 
 
-def checks_of(description="Draw a red circle on the screen.", code=GOOD, **metadata):
+def checks_of(description="Show what today's lesson is about.", code=GOOD, **metadata):
     row = {"description": description, "code": code, "source": "test", "metadata": metadata}
     return [issue["check"] for issue in filter_quality.assess(row, STRICT.base)["issues"]]
 
@@ -235,7 +235,7 @@ def test_an_issue_names_the_line():
         ("[INSERT DESCRIPTION HERE]", "placeholder_description"),
         ("Lorem ipsum dolor sit amet.", "placeholder_description"),
         ("N/A", "placeholder_description"),
-        ("Draw a red circle and a blue square.", "missing_shape"),
+        ("Draw a red circle that moves right and a big red square beside it.", "missing_shape"),
         ("draw a red circle on the screen.", "no_capital_letter"),
         ("Draw a red circle on the screen", "no_end_punctuation"),
     ],
@@ -250,9 +250,9 @@ def test_a_poor_description_is_found_by_the_right_check(description, check):
         "Show a TODO list with a circle for each entry.",
         "Draw the square root of a circle's area.",
         "Place four circles in a square formation.",
-        "Write the text [a, b] beside a circle.",
+        "Write [a, b] beside a red circle.",
         "在屏幕上画 一个 红色 圆圈。",
-        'Show a circle with the word "radius"',
+        'Show a circle named "radius"',
     ],
 )
 def test_a_sound_description_has_no_issue(description):
@@ -307,6 +307,7 @@ def test_every_check_of_the_table_can_be_found():
         "empty_text",
     }
     found |= {"secret", "licence_not_allowed", "personal_data", "too_long"}  # tests/test_filter_guard.py
+    found |= {"mismatch", "conflicting_descriptions", "judged_mismatch"}  # tests/test_filter_pairs.py
     assert found == set(CHECKS)
     assert set(CHECKS.values()) <= {"critical", *WEIGHTS["strict"]}
     assert checks_of("Why?", " ", kind="qa") == ["empty_text"]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from stages.filter_quality.call_checks import check_calls
 from stages.filter_quality.findings import Finding
-from stages.filter_quality.pair_checks import check_pair
+from stages.filter_quality.pair_checks import check_agreement, check_pair
 from stages.filter_quality.program import Program, manim_names, manim_version
 from stages.filter_quality.safety import check_danger
 
@@ -92,6 +92,7 @@ def check_code(code: str, description: str, least_characters: int) -> Iterator[F
         ):
             yield from check(program)
         yield from check_pair(description, program)
+        yield from check_agreement(description, program)
     except SyntaxError as error:
         yield Finding("does_not_parse", f"it is not a Python program: {error.msg}", error.lineno)
     except (RecursionError, MemoryError):  # both the parser's and that of the walks over its trees

@@ -1,4 +1,4 @@
-"""The checks that a score can not outweigh: a key, a licence, a person or an answer without room is a reject."""
+"""The checks of a whole record; HARD are those that no score outweighs: a key, a licence, a person, no room."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class Guard(NamedTuple):
     licences: frozenset[str] | None = None
     personal: str = "keep"
     budget: Budget | None = None
+    conflicts: dict[str, int] = {}  # noqa: RUF012  never changed
 
     def prepared(self, record: schema.Record) -> schema.Record:
         """The record as it would be kept: without what is redacted, and cut where it may be cut."""
@@ -28,6 +29,12 @@ class Guard(NamedTuple):
         return self.budget.fitted(record) if self.budget else record
 
     def findings(self, record: schema.Record) -> Iterator[Finding]:
+        metadata = record["metadata"]
+        if others := self.conflicts.get(metadata.get("id", "")):
+            message = f"{others} other rows have the same program and a description that shares no words with this one"
+            yield Finding("conflicting_descriptions", message)
+        if isinstance(verdict := metadata.get("judge"), dict) and verdict.get("agrees") is False:
+            yield Finding("judged_mismatch", f"a judge said: {verdict.get('reason') or 'they do not agree'}")
         if self.secrets:
             yield from check_secrets(record)
         if self.licences is not None:
