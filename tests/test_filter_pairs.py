@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import read_rows, record, run_script, write_rows
 
-from stages.filter_quality.facts import things
+from stages.filter_quality.facts import named, shown
 from stages.filter_quality.pair_checks import check_agreement
 from stages.filter_quality.program import Program
 
@@ -50,16 +50,24 @@ def test_pictures_that_come_from_elsewhere_are_not_judged():
     assert mismatch("Show a matrix next to a table of green triangles.", foreign) == []
 
 
-@pytest.mark.parametrize("name", things())
+@pytest.mark.parametrize("name", shown())
 def test_every_thing_can_be_named_and_shown(name):
-    thing = things()[name]
-    words = {"listing": "code", "growth": "grows", "depth": "3d", "movement": "moves", "picture": "image"}
+    words = {"listing": "code", "growth": "grows", "depth": "3D", "movement": "moves", "picture": "images"}
     words |= {"change of form": "transforms", "dashes": "dashed", "field": "vector field"}
-    assert thing.named.search(words.get(name, name))
-    words = {"listing": "code", "growth": "grows", "depth": "3d", "movement": "moves", "picture": "image"}
-    words |= {"change of form": "transforms", "dashes": "dashed", "field": "vector field"}
-    assert thing.named.search(words.get(name, name))
-    assert not thing.shown.search("")
+    assert name in named(f"It has {words.get(name, name)}, and more.")
+    assert not shown()[name].search("")
+
+
+@pytest.mark.parametrize(
+    ("description", "things"),
+    [
+        ("The square root of lines of text that points to the left.", ["text"]),
+        ("A Number Line and a bar chart.", ["number line", "bars"]),
+        ("An encircled triangular rowboat.", ["triangle"]),
+    ],
+)
+def test_words_are_taken_as_they_are_meant(description, things):
+    assert named(description) == things
 
 
 def run(folder, rows, *options):

@@ -50,13 +50,11 @@ def check_calls(program: Program) -> Iterator[Finding]:
         return
     own = _defined(program)
     made = _made(program, own)
-    argument = method = None
-    for node in program.nodes:
-        if isinstance(node, ast.Call) and not argument:
-            argument = _wrong_argument(node, own, made)
-        elif isinstance(node, ast.Attribute) and not method:
-            method = _unknown_method(node, own, made, program)
-    yield from filter(None, (argument, method))
+    arguments = (_wrong_argument(node, own, made) for node in program.nodes(ast.Call))
+    methods = (_unknown_method(node, own, made, program) for node in program.nodes(ast.Attribute))
+    for findings in (arguments, methods):
+        if found := next(filter(None, findings), None):
+            yield found
 
 
 def _wrong_argument(node: ast.Call, own: set[str], made: set[str]) -> Finding | None:
@@ -74,7 +72,7 @@ def _wrong_argument(node: ast.Call, own: set[str], made: set[str]) -> Finding | 
 
 def _unknown_method(node: ast.Attribute, own: set[str], made: set[str], program: Program) -> Finding | None:
     name = node.attr
-    if not isinstance(node.ctx, ast.Load) or name in own or name in attributes() or not _is_manims(node.value, made):
+    if name in attributes() or name in own or type(node.ctx) is not ast.Load or not _is_manims(node.value, made):
         return None
     if name in _PLAIN_METHODS or (name.startswith(("get_", "set_")) and not _is_self(node.value)):
         return None  # mobjects answer to any getter and setter
@@ -101,34 +99,26 @@ def _is_self(node: ast.expr) -> bool:
 
 def _defined(program: Program) -> set[str]:
     """Every name that the program binds anywhere, and every attribute that it sets."""
-    names: set[str] = set()
-    for node in program.nodes:
-        match node:
-            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()) | ast.arg(arg=name):
-                names.add(name)
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                names.add(name)
-            case ast.alias(name=name, asname=asname):
-                names.add(asname or name.partition(".")[0])
-    return names
+    names = {node.id for node in program.nodes(ast.Name) if type(node.ctx) is ast.Store}
+    names |= {node.attr for node in program.nodes(ast.Attribute) if type(node.ctx) is ast.Store}
+    names |= {node.name for node in program.nodes(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)}
+    names |= {node.arg for node in program.nodes(ast.arg)}
+    return names | {node.asname or node.name.partition(".")[0] for node in program.nodes(ast.alias)}
 
 
 def _made(program: Program, own: set[str]) -> set[str]:
     """The variables that only ever hold what a constructor of Manim gave."""
     good: set[str] = set()
-    bad: set[str] = set()
+    bad: set[str] = {node.arg for node in program.nodes(ast.arg)}
     simple: set[int] = set()
-    for node in program.nodes:
-        match node:
-            case ast.Assign(targets=[ast.Name(id=name) as target], value=value):
-                simple.add(id(target))
-                maker = value.func if isinstance(value, ast.Call) else None
-                known = isinstance(maker, ast.Name) and maker.id in _constructors() and maker.id not in own
-                (good if known else bad).add(name)
-            case ast.arg(arg=name):
-                bad.add(name)
-            case ast.Name(id=name, ctx=ast.Store()) if id(node) not in simple:
-                bad.add(name)
+    for node in program.nodes(ast.Assign):
+        if len(node.targets) == 1 and isinstance(target := node.targets[0], ast.Name):
+            simple.add(id(target))
+            maker = node.value.func if isinstance(node.value, ast.Call) else None
+            known = isinstance(maker, ast.Name) and maker.id in _constructors() and maker.id not in own
+            (good if known else bad).add(target.id)
+    stored = (node for node in program.nodes(ast.Name) if type(node.ctx) is ast.Store)
+    bad |= {node.id for node in stored if id(node) not in simple}
     return good - bad
 
 

@@ -203,7 +203,7 @@ def _check_escapes(program: Program) -> Iterator[Finding]:
         line = program.bad_escapes[0]
         yield Finding("bad_escape", "a string has a backslash sequence that Python does not know; make it raw", line)
     elif "\\" in program.code and _TEX_LIKE.search(_RAW_STRING.sub("", program.code)):
-        for node in program.nodes:
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and _MANGLED.search(node.value):
+        for node in program.nodes(ast.Constant):
+            if isinstance(node.value, str) and _MANGLED.search(node.value):
                 yield Finding("bad_escape", "a string has TeX that Python read as control characters", node.lineno)
                 break

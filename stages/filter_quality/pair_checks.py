@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from stages.filter_quality.facts import things
+from stages.filter_quality.facts import named, shown
 from stages.filter_quality.findings import Finding
 from stages.filter_quality.program import Program
 
@@ -87,12 +87,12 @@ _TOLERATED = 1 / 3
 
 def check_agreement(description: str, program: Program) -> Iterator[Finding]:
     """Whether the program has most of what the description names: figures, colours, texts, motions."""
-    named = [name for name, thing in things().items() if thing.named.search(description)]
+    things = named(description)
     code = program.code.lower()
-    missing = [name for name in named if not things()[name].shown.search(code)]
-    if named and len(missing) / len(named) > _TOLERATED and not program.may_draw_unseen:
+    missing = [name for name in things if not shown()[name].search(code)]
+    if things and len(missing) / len(things) > _TOLERATED and not program.may_draw_unseen:
         told = ", ".join(missing[:5])
         yield Finding(
             "mismatch",
-            f"of {len(named)} things that the description names, {len(missing)} are not in the program: {told}",
+            f"of {len(things)} things that the description names, {len(missing)} are not in the program: {told}",
         )

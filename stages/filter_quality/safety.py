@@ -118,19 +118,19 @@ def check_danger(program: Program) -> Iterator[Finding]:
     if not _HARM_WORD.search(program.code):
         return
     names = _imported(program)
-    for node in program.nodes:
-        if isinstance(node, ast.Call) and (what := _harm(node, names, program)):
+    for node in program.nodes(ast.Call):
+        if what := _harm(node, names, program):
             yield Finding("dangerous_call", f"{ast.unparse(node.func)}(...) {what}", node.lineno)
             return
 
 
 def _imported(program: Program) -> dict[str, str]:
     names: dict[str, str] = {}
-    for node in program.nodes:
-        if isinstance(node, ast.Import):
-            names |= {each.asname: each.name for each in node.names if each.asname}
-            names |= {first: first for each in node.names if not each.asname for first in [each.name.split(".")[0]]}
-        elif isinstance(node, ast.ImportFrom) and node.module:
+    for node in program.nodes(ast.Import):
+        names |= {each.asname: each.name for each in node.names if each.asname}
+        names |= {first: first for each in node.names if not each.asname for first in [each.name.split(".")[0]]}
+    for node in program.nodes(ast.ImportFrom):
+        if node.module:
             names |= {each.asname or each.name: f"{node.module}.{each.name}" for each in node.names}
     return names
 
