@@ -1,0 +1,185 @@
+"""Asks for the same program in other words: variants of a description, for the train side alone.
+
+A variant is a record of its own: the same code, another description, the id of its original in
+metadata.augmented_from, and the group of its original, so that no later split can part them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import schema
+from schema import Record
+from stages.prepare_data.grammar import Request, read_request
+
+STAGE = "prepare_data"
+
+
+class Plan(NamedTuple):
+    """How many rows one described row becomes on average, by who wrote the description, and at most."""
+
+    human: float = 2.5
+    llm: float = 3.0
+    most: int = 4
+    cases: bool = False
+
+
+# {base}: "display a circle"; {third}: "displays a circle"; {text}: any text at all.
+_CODE_FORMS = {
+    "animation_that": "Create a Manim animation that {third}",
+    "scene_that": "Generate a Manim scene that {third}",
+    "code_to": "Write Manim code to {base}",
+    "using_manim": "Using Manim, {base}",
+    "animation_for": "Implement a Manim animation for: {text}",
+    "scene_for": "Write a Manim scene for this description: {text}",
+    "program_for": "Here is what the animation should look like. Write the Manim program.\n\n{text}",
+    "then_code": "{sentence}Write the Manim code for it.",
+}
+# {clause}: a question or a request with a small first letter.
+_DOCUMENT_FORMS = {
+    "based_on": "Based on the document, {clause}",
+    "according_to": "According to the document, {clause}",
+    "using_document": "Using the document, {clause}",
+    "going_by": "Going by the document, {clause}",
+    "referring_to": "Referring to the document, {clause}",
+    "from_content": "From the content of the document, {clause}",
+    "document_answers": "Answer from the document: {text}",
+    "document_in_mind": "With the document in mind, answer this: {text}",
+}
+# The verb, and what stands in its place before a thing ("the circle", "two dots").
+_OTHER_VERBS = {
+    "animate": "Create an animation of",
+    "compare": "Give a comparison of",
+    "create": "Make",
+    "define": "Give a definition of",
+    "demonstrate": "Give a demonstration of",
+    "describe": "Give a description of",
+    "display": "Show",
+    "explain": "Provide an explanation of",
+    "illustrate": "Give an illustration of",
+    "show": "Display",
+    "summarize": "Provide a summary of",
+    "visualize": "Create a visualization of",
+}
+_AUXILIARY = r"(?=\s+(?:do|does|did|can|could|is|are|was|were|would|should|has|have)\b)"
+_OTHER_QUESTIONS = ((re.compile(rf"Why{_AUXILIARY}"), "For what reason"), (re.compile(rf"How{_AUXILIARY}"), "In what way"))
+_QUESTION = re.compile(
+    r"(?:what|how|why|who|whom|whose|where|when|which|is|are|was|were|do|does|did|can|could|would|should|will|has|have)\b",
+    re.IGNORECASE,
+)
+_NAMES_THE_DOCUMENT = re.compile(r"\b(?:document|text|passage|paper|article)\b", re.IGNORECASE)
+
+
+def augment(record: Record, plan: Plan, seed: int) -> list[Record]:
+    """The variants of one record, which follow from it and the seed alone; none while its description is missing."""
+    metadata, text = record["metadata"], tidy(record["description"])
+    if not text or metadata.get("needs_description") or "augmented_from" in metadata:
+        return []
+    chosen = _rank(list(phrase(text, metadata.get("kind", "code"))), metadata["id"], seed)
+    variants, known = [], {schema.description_fingerprint(text)}
+    for form, words in chosen[: how_many(record, plan, seed)]:
+        if (mark := schema.description_fingerprint(words)) not in known:
+            known.add(mark)
+            lower = plan.cases and schema.share(f"case {form} {metadata['id']}", seed) < 0.5
+            variants.append(_variant(record, form, words[0].lower() + words[1:] if lower else words))
+    return variants
+
+
+def how_many(record: Record, plan: Plan, seed: int) -> int:
+    """The whole part of the factor for every record, and one more for as many of them as the rest of it says."""
+    factor = plan.llm if record["metadata"].get("description_generated_by") else plan.human
+    whole, rest = divmod(factor - 1, 1)
+    return min(plan.most, int(whole) + (schema.share(f"augment {record['metadata']['id']}", seed) < rest))
+
+
+def _rank(phrases: list[tuple[str, str]], identifier: str, seed: int) -> list[tuple[str, str]]:
+    return sorted(phrases, key=lambda phrased: schema.share(f"{phrased[0]} {identifier}", seed))
+
+
+def _variant(record: Record, form: str, words: str) -> Record:
+    metadata = record["metadata"]
+    new = {
+        "id": schema.sha256(schema.canonical([metadata["id"], words])),
+        "augmented_from": metadata["id"],
+        "group": metadata.get("group", metadata["id"]),
+    }
+    variant: Record = {**record, "description": words, "metadata": {**metadata, **new}}
+    parent = schema.content_hash(record)
+    return schema.add_lineage(variant, stage=STAGE, params={"augmentation": form}, parent=parent)
+
+
+def tidy(text: str) -> str:
+    """The text without spaces that mean nothing: at line ends, in rows, and more than one blank line."""
+    lines = (re.sub(r"(?<=\S)[ \t]+", " ", line).rstrip() for line in text.strip().splitlines())
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
+
+
+def phrase(text: str, kind: str) -> Iterator[tuple[str, str]]:
+    """Every way to say it, each with the name of its form. A persona is asked for by exact words, and has none."""
+    if kind == "persona":
+        return
+    request = read_request(text)
+    if other := _with_another_verb(request):
+        yield "other_verb", other
+    if kind == "code":
+        yield from _fill(_CODE_FORMS, _parts(text, request))
+        return
+    for pattern, words in _OTHER_QUESTIONS:
+        if pattern.match(text):
+            yield "other_question", pattern.sub(words, text, count=1)
+    if not _NAMES_THE_DOCUMENT.search(text[:80]):
+        clause = _lower(text) if request or _QUESTION.match(text) else None
+        yield from _fill(_DOCUMENT_FORMS, {"text": text, "clause": clause})
+
+
+def _fill(forms: dict[str, str], parts: dict[str, str | None]) -> Iterator[tuple[str, str]]:
+    for name, form in forms.items():
+        part = re.search(r"\{(\w+)\}", form)
+        if part and (value := parts[part[1]]):
+            yield name, form.replace(part[0], value)
+
+
+def _parts(text: str, request: Request | None) -> dict[str, str | None]:
+    base, third = (request.base, request.third) if request else (None, None)
+    bare = base[0].upper() + base[1:] if base else text
+    return {"text": bare, "base": base, "third": third, "sentence": _as_sentence(text)}
+
+
+def _as_sentence(text: str) -> str:
+    """The text with what must stand before another sentence."""
+    if "\n" in text:
+        return text + "\n\n"
+    return text + (" " if re.search(r"[.!?][)\"”'*]*$", text) else ". ")
+
+
+def _with_another_verb(request: Request | None) -> str | None:
+    if not request or request.form != "base" or not request.simple or not request.has_object:
+        return None
+    # "Show the viewer how ..." and "Animate the square to turn" say more than the thing.
+    if re.search(r"\b(?:how|why|what|that|to|so|it)\b", request.first_sentence):
+        return None
+    other = _OTHER_VERBS.get(request.verb)
+    return f"{other}{request.rest}" if other else None
+
+
+def _lower(text: str) -> str:
+    return text[0].lower() + text[1:]
+
+
+def with_variants(
+    records: Iterable[Record], taken: set[int], plan: Plan, seed: int
+) -> Iterator[Record]:
+    """The records, each followed by its variants; never one that says what `taken` or an earlier one says."""
+    for record in records:
+        yield record
+        for variant in augment(record, plan, seed):
+            if (mark := mark_of(variant)) not in taken:
+                taken.add(mark)
+                yield variant
+
+
+def mark_of(record: Record) -> int:
+    """A small stand-in for what a description says: a million of them take little memory."""
+    return int(schema.description_fingerprint(record["description"])[:16], 16)
