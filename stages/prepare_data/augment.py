@@ -7,22 +7,24 @@ metadata.augmented_from, and the group of its original, so that no later split c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import click
 
 import schema
 from schema import Record
 from stages.prepare_data.grammar import Request, read_request
 
 STAGE = "prepare_data"
+AUTHORS = ("human", "llm")
 
 
 class Plan(NamedTuple):
     """How many rows one described row becomes on average, by who wrote the description, and at most."""
 
-    human: float = 2.5
-    llm: float = 3.0
-    most: int = 4
+    factors: dict[str, float]
+    most: int
     cases: bool = False
 
 
@@ -64,7 +66,10 @@ _OTHER_VERBS = {
     "visualize": "Create a visualization of",
 }
 _AUXILIARY = r"(?=\s+(?:do|does|did|can|could|is|are|was|were|would|should|has|have)\b)"
-_OTHER_QUESTIONS = ((re.compile(rf"Why{_AUXILIARY}"), "For what reason"), (re.compile(rf"How{_AUXILIARY}"), "In what way"))
+_OTHER_QUESTIONS = (
+    (re.compile(rf"Why{_AUXILIARY}"), "For what reason"),
+    (re.compile(rf"How{_AUXILIARY}"), "In what way"),
+)
 _QUESTION = re.compile(
     r"(?:what|how|why|who|whom|whose|where|when|which|is|are|was|were|do|does|did|can|could|would|should|will|has|have)\b",
     re.IGNORECASE,
@@ -72,26 +77,80 @@ _QUESTION = re.compile(
 _NAMES_THE_DOCUMENT = re.compile(r"\b(?:document|text|passage|paper|article)\b", re.IGNORECASE)
 
 
+def read_factors(given: str) -> dict[str, float]:
+    """ "2" for both, or "human=1.5,llm=3"; what is not named is not augmented."""
+    try:
+        named = {} if "=" not in given else dict(part.split("=") for part in given.replace(" ", "").split(","))
+        factors = {name: float(value) for name, value in named.items()} or dict.fromkeys(AUTHORS, float(given))
+    except ValueError:
+        raise click.BadParameter(f"{given!r} is no number such as 2.5, and no list such as human=1.5,llm=3") from None
+    for name, factor in factors.items():
+        if name not in AUTHORS:
+            raise click.BadParameter(f"there is no author {name!r}; there is {' and '.join(AUTHORS)}")
+        if not 1 <= factor <= 10:
+            raise click.BadParameter(f"{name}={factor:g}; a factor is between 1 and 10")
+    return dict.fromkeys(AUTHORS, 1.0) | factors
+
+
+_OPTIONS = (
+    click.option(
+        "--augmentation/--no-augmentation",
+        default=False,
+        help="Ask for the programs of the train side in other words, too.",
+    ),
+    click.option(
+        "--augment-factor",
+        default="human=2.5,llm=3",
+        metavar="F",
+        callback=lambda context, parameter, given: read_factors(given),
+        help="Rows that a described row becomes on average, one number or by who wrote the description.",
+    ),
+    click.option(
+        "--max-augmented", default=4, type=click.IntRange(0), metavar="N", help="Most variants of one record."
+    ),
+    click.option("--augment-cases", is_flag=True, help="Begin half of the variants with a small letter."),
+)
+
+
+def options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of augmentation."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def plan(
+    augmentation: bool, augment_factor: dict[str, float], max_augmented: int, augment_cases: bool, **_: Any
+) -> Plan | None:
+    """What the options ask for."""
+    return Plan(augment_factor, max_augmented, augment_cases) if augmentation else None
+
+
 def augment(record: Record, plan: Plan, seed: int) -> list[Record]:
     """The variants of one record, which follow from it and the seed alone; none while its description is missing."""
     metadata, text = record["metadata"], tidy(record["description"])
     if not text or metadata.get("needs_description") or "augmented_from" in metadata:
         return []
-    chosen = _rank(list(phrase(text, metadata.get("kind", "code"))), metadata["id"], seed)
-    variants, known = [], {schema.description_fingerprint(text)}
-    for form, words in chosen[: how_many(record, plan, seed)]:
-        if (mark := schema.description_fingerprint(words)) not in known:
-            known.add(mark)
-            lower = plan.cases and schema.share(f"case {form} {metadata['id']}", seed) < 0.5
-            variants.append(_variant(record, form, words[0].lower() + words[1:] if lower else words))
-    return variants
+    phrases = [(form, words) for form, words in phrase(text, metadata.get("kind", "code")) if words != text]
+    chosen = _rank(phrases, metadata["id"], seed)[: how_many(record, plan, seed)]
+    if plan.cases:
+        chosen = [(form, _in_small(words, f"{form} {metadata['id']}", seed)) for form, words in chosen]
+    return [_variant(record, form, words) for form, words in chosen]
+
+
+def _in_small(words: str, key: str, seed: int) -> str:
+    """Half of the texts with a small first letter."""
+    return _lower(words) if schema.share(f"case {key}", seed) < 0.5 else words
 
 
 def how_many(record: Record, plan: Plan, seed: int) -> int:
     """The whole part of the factor for every record, and one more for as many of them as the rest of it says."""
-    factor = plan.llm if record["metadata"].get("description_generated_by") else plan.human
-    whole, rest = divmod(factor - 1, 1)
+    whole, rest = divmod(plan.factors[author_of(record)] - 1, 1)
     return min(plan.most, int(whole) + (schema.share(f"augment {record['metadata']['id']}", seed) < rest))
+
+
+def author_of(record: Record) -> str:
+    return "llm" if record["metadata"].get("description_generated_by") else "human"
 
 
 def _rank(phrases: list[tuple[str, str]], identifier: str, seed: int) -> list[tuple[str, str]]:
@@ -143,7 +202,8 @@ def _fill(forms: dict[str, str], parts: dict[str, str | None]) -> Iterator[tuple
 
 def _parts(text: str, request: Request | None) -> dict[str, str | None]:
     base, third = (request.base, request.third) if request else (None, None)
-    bare = base[0].upper() + base[1:] if base else text
+    # "Implement a Manim animation for: Create a Manim animation that ..." would say it twice.
+    bare = base[0].upper() + base[1:] if base else None if third else text
     return {"text": bare, "base": base, "third": third, "sentence": _as_sentence(text)}
 
 
@@ -168,16 +228,11 @@ def _lower(text: str) -> str:
     return text[0].lower() + text[1:]
 
 
-def with_variants(
-    records: Iterable[Record], taken: set[int], plan: Plan, seed: int
-) -> Iterator[Record]:
-    """The records, each followed by its variants; never one that says what `taken` or an earlier one says."""
-    for record in records:
-        yield record
-        for variant in augment(record, plan, seed):
-            if (mark := mark_of(variant)) not in taken:
-                taken.add(mark)
-                yield variant
+def fresh(record: Record, taken: set[int], plan: Plan, seed: int) -> list[Record]:
+    """The variants that say what no record and no earlier variant says; `taken` holds the marks of those."""
+    variants = [variant for variant in augment(record, plan, seed) if mark_of(variant) not in taken]
+    taken.update(map(mark_of, variants))
+    return variants
 
 
 def mark_of(record: Record) -> int:

@@ -8,59 +8,71 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Verbs that are hardly ever anything else at the start of a sentence.
-_PLAIN = """
+_PLAIN = _words(
+    """
     add align animate apply arrange assemble attach begin blink bounce build calculate combine compare compute connect
     construct convert create decrease define demonstrate depict derive describe develop display divide draw duplicate
     emphasize emphasise enlarge erase expand explain explore extend follow generate give grow hide illustrate implement
-    increase indicate insert introduce join keep let make merge morph move multiply paint perform produce prove put
+    increase indicate insert introduce join keep make merge morph move multiply paint perform produce prove put
     raise reduce reflect remove repeat replace resize restore reveal rotate select show shrink simulate solve summarize
     summarise surround swap teach translate travel uncreate visualize visualise write
-""".split()
+    """
+)
 # Verbs that are also nouns or adjectives: "Plot of a sine curve", "Set theory", "a red circle and label".
-_AMBIGUOUS = """
+_AMBIGUOUS = _words(
+    """
     center centre change clear close color colour copy count cut design end extract fade fill flash flip form graph
     group highlight label light link list lower map mark model name open orbit outline overlay pan pause place play
     plot point position present pulse render return reverse run scale scroll separate set shade shift sketch slide sort
     spin split square stack start stop stretch stroke sweep switch tile trace track transform transition turn twist
     update use wait walk wiggle wipe zoom
-""".split()
-_IRREGULAR = {"do": "does", "have": "has"}
-_DETERMINERS = """
+    """
+)
+_DETERMINERS = _words(
+    """
     a an the this that these those its his her their our my your it them each every all both some any another several
     multiple many various one two three four five six seven eight nine ten
-""".split()
+    """
+)
 # After these a verb is a noun after all ("Display of a circle"), or another verb stands beside it.
-_NOT_AN_OBJECT = frozenset("of is are was were be has have had which who and or then but can will should".split())
-_FUNCTION_WORDS = frozenset(
+_NOT_AN_OBJECT = _words("of is are was were be has have had which who and or then but can will should")
+_FUNCTION_WORDS = _words(
     """
     with without where while when whose which who as at by for from in into inside on onto over under above below
     between through to toward towards of off out up down along across around before after until during near so than
     that if because not only also even just like via per plus minus all both each half twice here there
-    """.split()
+    """
 )
-_MAKERS = frozenset("build create design develop generate implement make produce render write animate".split())
+_MAKERS = _words("build create design develop generate implement make produce render write animate")
 
 
 def third_person(verb: str) -> str:
     """What the verb becomes after "an animation that": display, displays; flash, flashes; apply, applies."""
-    if verb in _IRREGULAR:
-        return _IRREGULAR[verb]
     if re.search(r"(?:s|x|z|ch|sh|o)$", verb):
         return verb + "es"
     return verb[:-1] + "ies" if re.search(r"[^aeiou]y$", verb) else verb + "s"
 
 
-_VERBS = frozenset([*_PLAIN, *_AMBIGUOUS])
-_BASE_OF = {third_person(verb): verb for verb in _VERBS}
+_VERBS = _PLAIN | _AMBIGUOUS
+_BASE_OF = {third_person(verb): verb for verb in sorted(_VERBS)}
 _WORD = r"[A-Za-z][A-Za-z'-]*"
 # What is quoted or set as a formula is not language.
 _QUOTED = re.compile(r'"[^"\n]*"|“[^”]*”|‘[^’]*’|`[^`]*`|\$[^$]*\$|\\\(.*?\\\)|\\\[.*?\\\]', re.DOTALL)
 _SENTENCE_END = re.compile(r"(?<!e\.g)(?<!i\.e)(?<!\bvs)(?<!etc)[.!?:](?=\s|$)|\n\s*\n|\n\s*(?:[-*•]|\d+[.)])\s")
-_OBJECT = re.compile(rf"(?:{'|'.join(_DETERMINERS)})\b|[0-9\"“`$\\]", re.IGNORECASE)
-_COORDINATE = re.compile(rf"(?:[,;]|\b(?:and|or|but)\b)\s+(?:(?:and|or|but|also|next|finally|[a-z]+ly)\s+)*({_WORD})(\s+{_WORD})?")
+_OBJECT = re.compile(rf"(?:{'|'.join(sorted(_DETERMINERS))})\b|[0-9\"“`$\\]", re.IGNORECASE)
+_COORDINATE = re.compile(
+    rf"(?:[,;]|\b(?:and|or|but)\b)\s+(?:(?:and|or|but|also|next|finally|[a-z]+ly)\s+)*({_WORD})(\s+{_WORD})?"
+)
 _THEN = re.compile(r"\b(?:then|afterwards?|let's|please)\b", re.IGNORECASE)
-_ARTWORK = re.compile(r"\b(?:manim|animations?|scenes?|videos?|visuali[sz]ations?|programs?|scripts?|code|class)\b", re.I)
+_ARTWORK = re.compile(
+    r"\b(?:manim|animations?|scenes?|videos?|visuali[sz]ations?|programs?|scripts?|code|class)\b", re.I
+)
 # How a request for a Manim program begins before it comes to the point.
 _BEFORE_THIRD = re.compile(
     r"(?:create|generate|make|write|build|produce|implement|design|develop)\s+an?\s+(?:manim\s+)?"
