@@ -279,8 +279,8 @@ def prepare(
     split_by = {name: options[name] for name in ("deduplicate", "test_ratio", "seed")}
     result = merge_and_split(result, **split_by)
     told = {"sources": [source.name for source in chosen], **options}
-    written = write_set(result, Path(output_dir), sources_file, told, augment.plan(**options))
-    closing.report(result, written, output_dir, table=verbose or len(chosen) > 1)
+    written = write_set(result, Path(output_dir), sources_file, told, augment.plan_of(**options))
+    closing.report(result, written, output_dir, with_table=verbose or len(chosen) > 1)
 
 
 def read_plans(plans: list[Plan], workers: int, *, keep_going: bool, **options: Any) -> Result:

@@ -78,7 +78,7 @@ _NAMES_THE_DOCUMENT = re.compile(r"\b(?:document|text|passage|paper|article)\b",
 
 
 def read_factors(given: str) -> dict[str, float]:
-    """ "2" for both, or "human=1.5,llm=3"; what is not named is not augmented."""
+    """From "2" or "human=1.5,llm=3", a factor for each author; one who is not named is left alone."""
     try:
         named = {} if "=" not in given else dict(part.split("=") for part in given.replace(" ", "").split(","))
         factors = {name: float(value) for name, value in named.items()} or dict.fromkeys(AUTHORS, float(given))
@@ -119,7 +119,7 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def plan(
+def plan_of(
     augmentation: bool, augment_factor: dict[str, float], max_augmented: int, augment_cases: bool, **_: Any
 ) -> Plan | None:
     """What the options ask for."""
@@ -171,7 +171,7 @@ def _variant(record: Record, form: str, words: str) -> Record:
 
 def tidy(text: str) -> str:
     """The text without spaces that mean nothing: at line ends, in rows, and more than one blank line."""
-    lines = (re.sub(r"(?<=\S)[ \t]+", " ", line).rstrip() for line in text.strip().splitlines())
+    lines = (re.sub(r"(?<=\S)[ \t]+", " ", line).rstrip() for line in text.strip().split("\n"))
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
 
 

@@ -7,8 +7,8 @@ from stages.prepare_data.outputs import STAGE, Reading, Result
 from stages.prepare_data.statistics import Statistics
 
 
-def report(result: Result, written: Statistics, output_dir: str, *, table: bool) -> None:
-    for line in listing.table(result.readings, written) if table else ():
+def report(result: Result, written: Statistics, output_dir: str, *, with_table: bool) -> None:
+    for line in table(result.readings, written) if with_table else ():
         schema.log(line)
     growth = written.of_augmentation()
     if growth["augmented"]:
