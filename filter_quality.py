@@ -8,6 +8,8 @@ Out   OUTPUT, each record with metadata.quality: the score and every issue with 
 
 The score is 0 when a critical check finds something. Otherwise it is 1 minus the weight of each check that found
 something, never below 0: high 0.3, medium 0.1, low 0.02 (half of that under --mode lenient); notes weigh nothing.
+Keys and passwords (--allow-secrets), licences (--allow-license), personal data (--personal-data) and rows that are too
+long (--max-tokens) are rejects whatever the score. An answer is never cut.
 Programs are parsed and never run. stages/filter_quality/rules.py is the table of checks, severities and weights.
 """
 
@@ -22,17 +24,21 @@ import click
 
 import schema
 from stages.filter_quality.code_checks import check_code
+from stages.filter_quality.conflicts import conflicts
 from stages.filter_quality.findings import Finding
+from stages.filter_quality.guard import HARD, Guard
 from stages.filter_quality.rules import SEVERITIES, RuleBook, Rules, read_config
 from stages.filter_quality.text_checks import check_description, check_request, check_text
+from stages.filter_quality.tokens import Budget, Size, table
 
 Quality = dict[str, Any]
+PLAIN = Guard()
 
 
-def assess(record: schema.Record, rules: Rules) -> Quality:
+def assess(record: schema.Record, rules: Rules, guard: Guard = PLAIN) -> Quality:
     """The score of a record and its issues, the most severe first."""
     found: dict[str, dict[str, Any]] = {}
-    for check, message, line in _findings(record, rules.limits):
+    for check, message, line in (*guard.findings(record), *_findings(record, rules.limits)):
         if severity := rules.severity(check):
             issue = {"check": check, "severity": severity, "message": message}
             found.setdefault(check, issue if line is None else issue | {"line": line})
@@ -47,12 +53,24 @@ def score(severities: list[str], rules: Rules) -> float:
     return round(max(0.0, 1.0 - sum(rules.weights.get(severity, 0.0) for severity in severities)), 4)
 
 
-def gate(record: schema.Record, book: RuleBook, least: float | None) -> schema.Record | schema.Fault:
+def gate(
+    record: schema.Record,
+    book: RuleBook,
+    least: float | None,
+    guard: Guard = PLAIN,
+) -> schema.Record | schema.Fault:
     """The record with its quality, or why it is not good enough; without `least` every record is."""
     rules = book.of(record["source"])
-    quality = assess(record, rules)
-    if least is not None and quality["score"] < least:
-        return _fault(quality, rules, least)
+    record = guard.prepared(record)
+    quality = assess(record, rules, guard)
+    if least is not None:
+        for issue in quality["issues"]:
+            if issue["check"] in HARD and issue["severity"] == "critical":
+                return schema.Fault(issue["check"], issue["message"])
+        if quality["score"] < least:
+            return _fault(quality, rules, least)
+    if guard.budget:
+        quality["tokens"] = guard.budget.size(record)._asdict()
     return {**record, "metadata": {**record["metadata"], "quality": quality}}
 
 
@@ -93,6 +111,14 @@ def _fault(quality: Quality, rules: Rules, least: float) -> schema.Fault:
 @click.option(
     "--report", metavar="FILE", help="Write what was found by severity, check and source, with examples (JSON)."
 )
+@click.option("--max-tokens", type=click.IntRange(1), metavar="N",
+              help="Reject rows that are longer; a text that is asked about may be cut, an answer never.")  # fmt: skip
+@click.option("--tokenizer", metavar="DIR|NAME", help="Whose tokens: a folder of a model, or its name on the hub.")
+@click.option("--allow-license", "--allow-licence", "licences", multiple=True, metavar="L",
+              help="Keep only rows of this licence; can be given several times; unknown is one.")  # fmt: skip
+@click.option("--allow-secrets", is_flag=True, help="Keep rows that hold keys or passwords.")
+@click.option("--personal-data", default="keep", type=click.Choice(["keep", "redact", "reject"]),
+              help="What to do with mail addresses and telephone numbers.")  # fmt: skip
 def main(
     contract: schema.Contract,
     min_quality: float,
@@ -100,21 +126,25 @@ def main(
     quality_config: str | None,
     tag_only: bool,
     report: str | None,
+    **wishes: Any,
 ) -> None:
     """Score every record from 0 to 1 by named checks, and keep those that are good enough to learn from."""
     least = _least(min_quality, tag_only)
     _check_report(contract, report)
     config = read_config(quality_config) if quality_config else {}
-    book = RuleBook(mode, config)
-    params = {"min_quality": least, "mode": mode} | ({"quality_config": config} if config else {})
+    book, guard = RuleBook(mode, config), _guard(**wishes)._replace(conflicts=conflicts(contract.input))
+    asked = {name: value for name, value in wishes.items() if value not in (None, False, (), "keep")}
+    params = {"min_quality": least, "mode": mode, **asked} | ({"quality_config": config} if config else {})
     incomplete = None
     try:
         with schema.run("filter_quality", contract, params=params) as run:
-            run.map(partial(gate, book=book, least=least))
+            run.map(partial(gate, book=book, guard=guard, least=least))
     except schema.Incomplete as error:  # the rows are written, so they are reported too
         incomplete = error
+    if guard.budget and "-" not in (contract.output, contract.rejects):
+        _say_how_long(contract, guard.budget)
     if report:
-        _write_report(report, contract, book, params)
+        _write_report(report, contract, book, guard, params)
     if incomplete:
         raise incomplete
 
@@ -124,6 +154,31 @@ def _least(min_quality: float, tag_only: bool) -> float | None:
     if tag_only and given:
         raise click.UsageError("--tag-only keeps every row, so --min-quality would do nothing; leave one of them out")
     return None if tag_only else min_quality
+
+
+def _guard(
+    max_tokens: int | None,
+    tokenizer: str | None,
+    licences: tuple[str, ...],
+    allow_secrets: bool,
+    personal_data: str,
+) -> Guard:
+    if (max_tokens is None) != (tokenizer is None):
+        missing = "--tokenizer says whose tokens" if max_tokens else "--max-tokens says how many are allowed"
+        raise click.UsageError(f"{missing}; give both")
+    budget = Budget(max_tokens, tokenizer) if max_tokens and tokenizer else None
+    if budget:
+        budget.check()
+    allowed = frozenset(licence.casefold() for licence in licences) or None
+    return Guard(not allow_secrets, allowed, personal_data, budget)
+
+
+def _say_how_long(contract: schema.Contract, budget: Budget) -> None:
+    """The lengths of all rows, those that were dropped included: they show what another limit would cost."""
+    sizes = [Size(**record["metadata"]["quality"]["tokens"]) for record in schema.read(contract.output, _refuse)]
+    dropped = [budget.size(record) for record in schema.read(contract.rejects, lambda *_, **__: None)]
+    if sizes or dropped:
+        schema.log(table([*sizes, *dropped]))
 
 
 def _check_report(contract: schema.Contract, report: str | None) -> None:
@@ -136,7 +191,7 @@ def _check_report(contract: schema.Contract, report: str | None) -> None:
         raise click.UsageError(f"--report {report}: another option already names this file")
 
 
-def _write_report(path: str, contract: schema.Contract, book: RuleBook, params: dict[str, Any]) -> None:
+def _write_report(path: str, contract: schema.Contract, book: RuleBook, guard: Guard, params: dict[str, Any]) -> None:
     import json
 
     from stages.filter_quality.report import Report
@@ -145,7 +200,7 @@ def _write_report(path: str, contract: schema.Contract, book: RuleBook, params: 
     for record in schema.read(contract.output, _refuse):
         report.add(record, record["metadata"]["quality"], kept=True)
     for record in schema.read(contract.rejects, report.add_unreadable):
-        report.add(record, assess(record, book.of(record["source"])), kept=False)
+        report.add(record, assess(record, book.of(record["source"]), guard), kept=False)
     content = {"stage": "filter_quality", "options": params, **report.content()}
     with schema.atomic(path) as file:
         file.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")

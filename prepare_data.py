@@ -3,6 +3,7 @@
     python prepare_data.py prepare --sources all
     python prepare_data.py prepare --sources manim_package my_scenes --output-dir data_formatted
     python prepare_data.py prepare --sources all --workers 4 --keep-going
+    python prepare_data.py prepare --sources all --augmentation
     python prepare_data.py list-sources
 
 In    sources.yaml, which names each source; downloads stand in --cache-dir, so that a second run needs no network
@@ -12,8 +13,8 @@ Out   a folder whose files change together or not at all, one record a line wher
       removed_duplicates.json    every record that was merged into another one, with the id of that one
       deduplication_report.json dataset_stats.json ledger.json
 
-Rows in = records kept + rows rejected + duplicates merged. All records are held in memory; the processes that read
-the sources hold none of them.
+Rows in = records kept + rows rejected + duplicates merged; variants of records come on top. All records are held in
+memory; the processes that read the sources hold none of them.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ import schema
 from extractors import BadRow, Extract, Fetch
 from extractors._voiceover import rewrite_voiceover
 from schema import Fault
-from stages.prepare_data import judge, listing, preflight, repair
+from stages.prepare_data import augment, closing, judge, listing, preflight, repair
 from stages.prepare_data.catalogue import Source, ask, bind, choose, every_argument, nearest, read_catalogue
 from stages.prepare_data.identity import merge_duplicates, split
-from stages.prepare_data.outputs import STAGE, Reading, Result, priorities, write_set
+from stages.prepare_data.outputs import Reading, Result, priorities, write_set
 from stages.prepare_data.workers import run_each
 
 REPAIRS = repair.all_steps(silence=rewrite_voiceover)
@@ -237,6 +238,7 @@ CACHE_DIR = click.option(
 @click.option("--test-ratio", default=0.1, type=click.FloatRange(0, 1), metavar="R", help="Share of the test side.")
 @click.option("--seed", default=42, help="Decides which records fall on the test side.")
 @click.option("--deduplicate/--no-deduplicate", default=True, help="Keep one record of those that say the same.")
+@augment.options
 @click.option("--min-code-length", default=0, type=click.IntRange(0), metavar="N", help="Shortest code, in characters.")
 @click.option(
     "--min-description-length",
@@ -286,8 +288,8 @@ def prepare(
     split_by = {name: options[name] for name in ("deduplicate", "test_ratio", "seed")}
     result = merge_and_split(result, **split_by)
     told = {"sources": [source.name for source in chosen], "fix": [step.name for step in repairs], **options}
-    write_set(result, Path(output_dir), sources_file, told)
-    report(result, output_dir)
+    written = write_set(result, Path(output_dir), sources_file, told, augment.plan_of(**options))
+    closing.report(result, written, output_dir, with_table=verbose or len(chosen) > 1)
 
 
 def read_plans(
@@ -308,18 +310,6 @@ def read_plans(
     missing = lacking | failing
     in_order = {plan.source.name: missing[plan.source.name] for plan in plans if plan.source.name in missing}
     return Result(readings, in_order, [], [], [])
-
-
-def report(result: Result, output_dir: str) -> None:
-    counts = result.counts()
-    schema.log(
-        f"{STAGE}: {counts['in']:,} in, {counts['kept']:,} kept ({counts['train']:,} train, {counts['test']:,} test),"
-        f" {counts['rejected']:,} rejected, {counts['merged']:,} merged -> {output_dir}"
-    )
-    if not result.test or not result.train:
-        schema.log(f"  the {'train' if result.test else 'test'} side is empty")
-    if result.missing:
-        raise schema.Incomplete("missing: " + "; ".join(f"{name}: {why}" for name, why in result.missing.items()))
 
 
 @main.command("list-sources")

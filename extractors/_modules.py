@@ -6,9 +6,10 @@ import ast
 import io
 import tokenize
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from posixpath import normpath
 
 SCENES = {
     "Scene",
@@ -48,16 +49,32 @@ class Module:
     binds: dict[str, list[ast.stmt]] = field(default_factory=dict)
     imports: dict[str, Import] = field(default_factory=dict)
     stars: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
 
 
 class Modules(dict[str, Module]):
     """The modules of a repository by path."""
 
+    def __init__(self, given: Mapping[str, Module] | None = None) -> None:
+        super().__init__()
+        self.added: dict[str, None] = {}
+        for path, module in (given or {}).items():
+            self[path] = module
+
+    def __setitem__(self, path: str, module: Module) -> None:
+        """Keep the module, and what it adds to sys.path: one program does so for all that it imports."""
+        super().__setitem__(path, module)
+        self.added |= dict.fromkeys(module.paths)
+
     def find(self, name: str, importer: str) -> Module | None:
-        """The file that an import means: beside the importer, in a folder above it, or in src/ of those."""
+        """The file that an import means: beside the importer, in a folder above it, or in src/ of those.
+
+        Also in the folders that a program of the repository adds to sys.path, seen from where it may be run.
+        """
         place = PurePosixPath(*name.split("."))
         for folder in PurePosixPath(importer).parents:
-            for base in (folder, folder / "src"):
+            more = (PurePosixPath(normpath(folder / path)) for path in self.added)
+            for base in (folder, folder / "src", *more):
                 for path in (base / place.with_suffix(".py"), base / place / "__init__.py"):
                     if str(path) in self and str(path) != importer:
                         return self[str(path)]
@@ -104,6 +121,9 @@ def read_module(path: str, text: str) -> Module:
     for statement in module.tree.body:
         if not is_main(statement):
             _bind(module, statement, statement)
+        if isinstance(statement, ast.Expr) and ast.unparse(statement).startswith("sys.path."):
+            constants = (node.value for node in ast.walk(statement) if isinstance(node, ast.Constant))
+            module.paths += [value for value in constants if isinstance(value, str)]
     return module
 
 

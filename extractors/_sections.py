@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from extractors._text import LEADER
+
 _MARKED = re.compile(r"^#{1,6}\s+(?P<text>\S.*)$")
-_BOLD = re.compile(r"^\*\*[^*]+\*\*(\s+\*\*[^*]+\*\*)*$")
+_BOLD = re.compile(r"^_?\*\*[^*]+\*\*(\s+\*\*[^*]+\*\*)*_?$")
 _NUMBERED = re.compile(r"^(?P<number>\d{1,2}|[IVX]{1,5}|[A-Z](?=[.)]))[.):]?\s+(?P<title>\S.*)$")
 _DEEPER = re.compile(r"^\d{1,2}\.\d")
 _ABSTRACT = re.compile(r"^[\W_]*abstract[*_]*(\s*[.:—–-][*_]*|[*_]+|$)\s*(?P<rest>.*)$", re.IGNORECASE)
 _KNOWN = re.compile(
     r"^(abstract|introduction|conclusions?|acknowledge?ments?|references|bibliography|appendix\b.*)$", re.IGNORECASE
 )
+_REFERENCES = re.compile(r"^(references?( and notes| cited)?|bibliography|(literature|works) cited)$", re.IGNORECASE)
 
 
 class Section(NamedTuple):
@@ -40,12 +43,14 @@ def split_sections(markdown: str) -> list[Section]:
 
 
 def is_references(title: str) -> bool:
-    return title.lower() in ("references", "bibliography")
+    return bool(_REFERENCES.match(title))
 
 
 def _heading(line: str) -> str | None:
     """The words of a line that looks like a heading."""
     line = line.strip()
+    if LEADER.search(line):
+        return None
     marked = _MARKED.match(line)
     if not marked and not (_BOLD.match(line) and len(line) <= 100 and not line.rstrip("*").endswith((".", ":", ","))):
         return None

@@ -11,6 +11,8 @@ from typing import NamedTuple
 SEPARATORS = ["\n\n", "\n", ". ", " "]
 _HEADING = re.compile(r"^#{1,6}[ \t]+(.+)$", re.MULTILINE)
 _TOKEN = re.compile(r"\w+|[^\w\s]")
+# "1.2 Words ........ 7", a line of a table of contents
+LEADER = re.compile(r"(?:(?:\.[ \t*_]?){4,}|…{2,}|(?:[·…][ \t]?){4,})[ \t*_]*(?:\d+|[ivxlc]+)?[ \t*_]*$")
 _EDGE = 3  # a running header or footer stands among the first or last lines of a page
 
 Offsets = Callable[[str], list[tuple[int, int]]]
@@ -132,6 +134,7 @@ class Headings:
 
     def __init__(self, text: str) -> None:
         found = [(match.start(), match.group(1).strip(" *_#")) for match in _HEADING.finditer(text)]
+        found = [(start, title) for start, title in found if not LEADER.search(title)]
         self.starts = [start for start, _ in found]
         self.titles = [title for _, title in found]
 

@@ -7,30 +7,34 @@
       ids: ["1706.03762v7"]        # these papers, or
       path: papers/                # your own PDF files, without any network
       delay: 3.0                   # seconds between two requests, as arXiv asks for
+      oai_url: null                # do not ask for the licences (one more request for each paper)
 
-Into the cache go the PDF files, their figures as PNG, and papers.json with the whole text of each paper. A paper that
-fails is rejected by name; the next run tries it again and goes on from where its download broke off. The list of
-newest papers is kept, too: --refresh asks for a new one.
+Into the cache go the PDF files, their figures as PNG, their Markdown, and papers.json with the whole text of each
+paper. A paper that fails is rejected by name; the next run tries it again, and goes on from where its download broke
+off if the server's mark (ETag) says that the file is still the same. The list of newest papers is kept, too: --refresh
+asks for a new one. The licence is what arXiv's OAI interface says of the paper; where it says nothing, there is none.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
-from extractors._download import Broken, Host
-from extractors._fetch import Fetch
-from extractors._pdf import Unreadable, read_pdf
+from extractors._download import Broken, Host, is_whole
+from extractors._fetch import Fetch, digest
+from extractors._pdf import Pdf, Reading, Unreadable, read_pdf
 from extractors._rows import BadRow
 from extractors._sections import is_references, split_sections
-from extractors._text import clean, strip_running_lines
+from extractors._text import clean
 
 CATEGORIES = ["cs.LG", "cs.AI", "cs.DS", "cs.GT", "cs.PF", "cs.SE", "cs.OH"]
 _ATOM = "{http://www.w3.org/2005/Atom}"
@@ -58,6 +62,7 @@ def extract(
     min_section: int = 100,
     figures: bool = True,
     api_url: str = "https://export.arxiv.org/api/query",
+    oai_url: str | None = "https://oaipmh.arxiv.org/oai",
 ) -> Iterator[dict[str, Any] | BadRow]:
     """The sections of each paper; references and short sections are rejected by name."""
     if sum(bool(given) for given in (categories, ids, path)) > 1:
@@ -67,15 +72,20 @@ def extract(
     for paper, file in _local(path) if path else _listed(fetch, host, api_url, categories, per_category, ids):
         origin = {"paper": paper.id, **({"url": paper.url} if paper.url else {"path": file.name})}
         try:
-            if host and fetch.cached(file.relative_to(fetch.folder).as_posix()) is None:
+            if host:
                 _download(fetch, host, paper, file)
-            text, paper = _read(file, paper, fetch.folder / "figures" / file.stem if figures else None, fetch.folder)
+                paper = paper._replace(licence=paper.licence or _licence(fetch, host, oai_url, paper.id))
+            pdf = _convert(fetch, file, figures)
+            text, paper = _read(file, paper, pdf)
         except (Unreadable, Broken) as error:
             code = error.code if isinstance(error, Unreadable) else "download_failed"
             yield BadRow(code, f"{paper.id}: {error}", origin)
             continue
-        done.append({**paper._asdict(), "full_text": text, "pdf_path": str(file)})
+        about = {name: value for name, value in paper._asdict().items() if name != "url"}
+        done.append({**about, "full_text": text, "pdf_path": str(file)})
         _write(fetch.folder / "papers.json", done)
+        for number, fault in pdf.lost.items():
+            yield BadRow(fault.code, f"{paper.id}: page {number}: {fault}", {**origin, "page": number})
         yield from _sections(paper, text, origin, min_section)
 
 
@@ -141,14 +151,68 @@ def _paper(entry: ElementTree.Element, place: str) -> Paper:
 
 
 def _download(fetch: Fetch, host: Host, paper: Paper, file: Path) -> None:
+    cached = fetch.cached(file.relative_to(fetch.folder).as_posix())
+    if cached and is_whole(cached):
+        return
     if fetch.offline:
         raise Broken(f"not in {fetch.folder}, and --offline forbids the download")
-    host.file(paper.url, file, b"%PDF-")
+    host.file(paper.url, file)
 
 
-def _read(file: Path, paper: Paper, figures: Path | None, cache: Path) -> tuple[str, Paper]:
-    pdf = read_pdf(file, figures)
-    text = clean("\n\n".join(strip_running_lines(pdf.pages))).replace(f"{cache}/", "")
+def _licence(fetch: Fetch, host: Host, oai_url: str | None, paper: str) -> str | None:
+    """What the OAI interface says; the list of papers has no licences. A paper without one is kept without one."""
+    if not oai_url:
+        return None
+    name = f"licence-{paper.replace('/', '_')}.xml"
+    identifier = re.sub(r"v\d+$|\.[A-Z]{2}(?=/)", "", paper)
+    query = {"verb": "GetRecord", "metadataPrefix": "arXiv", "identifier": f"oai:arXiv.org:{identifier}"}
+
+    def get(folder: Path) -> None:
+        answer = host.text(oai_url, query)
+        ElementTree.fromstring(answer)  # a page that says sorry must not stay in the cache
+        (folder / name).write_bytes(answer)
+
+    try:
+        answer = (fetch.cached(name) or fetch.download(name, get)).read_bytes()
+        found = ElementTree.fromstring(answer).findtext(".//{*}license")
+    except (click.ClickException, ElementTree.ParseError):  # offline, or the interface is down
+        return None
+    return _short_licence(found.strip()) if found else None
+
+
+def _short_licence(address: str) -> str:
+    """The usual short name of a Creative Commons licence; the others keep their address."""
+    match = re.search(r"creativecommons\.org/licenses/([a-z-]+)/(\d\.\d)", address)
+    if "creativecommons.org/publicdomain/zero/" in address:
+        return "CC0-1.0"
+    return f"CC-{match[1].upper()}-{match[2]}" if match else address
+
+
+def _convert(fetch: Fetch, file: Path, figures: bool) -> Pdf:
+    """The Markdown of a paper; a second run takes it from the cache as long as file and library are the same."""
+    folder = fetch.folder / "figures" / file.stem if figures else None
+    made_by = [f"{name} {version(name)}" for name in ("pymupdf", "pymupdf4llm") if _is_installed(name)]
+    key = hashlib.sha256(json.dumps([digest(file), file.stem, figures, made_by]).encode()).hexdigest()
+    name = f"markdown/{key}.json"
+    if cached := fetch.cached(name):
+        kept = json.loads(cached.read_bytes())
+        if all((fetch.folder / picture).is_file() for picture in kept["figures"]):
+            lost = {int(number): Unreadable(*fault) for number, fault in kept["lost"].items()}
+            return Pdf(kept["pages"], lost, kept["facts"])
+    pdf = read_pdf(file, Reading(figures=folder))
+    pages = [page.replace(f"{fetch.folder}/", "") for page in pdf.pages]
+    pictures = sorted(path.relative_to(fetch.folder).as_posix() for path in folder.glob("*.png")) if folder else []
+    lost_pages = {number: [fault.code, str(fault)] for number, fault in pdf.lost.items()}
+    _write(fetch.folder / name, {"pages": pages, "lost": lost_pages, "facts": pdf.facts, "figures": pictures})
+    return pdf._replace(pages=pages)
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _read(file: Path, paper: Paper, pdf: Pdf) -> tuple[str, Paper]:
+    text = clean("\n\n".join(pdf.pages))
     heading = re.search(r"^#+\s+(.+)$", text, re.MULTILINE)
     title = paper.title or pdf.facts.get("title") or (heading.group(1).strip("* ") if heading else file.stem)
     authors = paper.authors or [
@@ -157,12 +221,10 @@ def _read(file: Path, paper: Paper, figures: Path | None, cache: Path) -> tuple[
     return text, paper._replace(title=title, authors=authors)
 
 
-def _write(path: Path, papers: list[dict[str, Any]]) -> None:
+def _write(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(path.name + ".part")
-    names = ("id", "title", "authors", "licence", "full_text", "pdf_path")
-    rows = [{name: paper[name] for name in names} for paper in papers]
-    new.write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", encoding="utf-8", errors="replace")
+    new.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8", errors="replace")
     new.replace(path)
 
 
@@ -173,7 +235,7 @@ def _sections(paper: Paper, text: str, origin: dict[str, Any], shortest: int) ->
         if not section.title:
             yield BadRow("front_matter", f"{paper.id}: what stands before the first heading", place, section.text)
         elif is_references(section.title):
-            yield BadRow("references", f"{paper.id}: the list of references", place)
+            yield BadRow("references", f"{paper.id}: the list of references", place, section.text)
         elif len(section.text) < shortest:
             message = f"{paper.id}: {section.title}: {len(section.text)} characters; min_section is {shortest}"
             yield BadRow("short_section", message, place, section.text)

@@ -6,30 +6,35 @@
       splitter: recursive        # at paragraphs, lines, sentences, words; or character, or token
       chunk_size: 1024           # characters, or tokens
       overlap: 128
-      min_chunk: 100             # a shorter chunk is rejected
+      min_chunk: 100             # a shorter one joins the chunk before it, if the two fit; else it is rejected
       tokenizer: tokenizer.json  # for the splitter token; else words and signs are counted
+      ocr: true                  # read scanned pages of PDF files with the language data of tesseract
+      ocr_language: deu+eng
+      pdf_reader: pymupdf        # AGPL, Markdown with tables and columns; or pypdf: BSD, plain text
 
 The format is told by the content, then by the name. A row of a JSON file that is a chat or an instruction is kept
-as a pair; a row with a `text` is a document. Encrypted, scanned, broken and empty files are rejected by name; there
-is no OCR.
+as a pair; a row with a `text` is a document. Encrypted, broken and empty files are rejected by name, and so is every
+page that gives no text: scanned_page, blank_page.
 """
 
 from __future__ import annotations
 
 import bisect
+import functools
 import io
 import json
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import click
 
-from extractors._pdf import Unreadable, read_pdf
+from extractors._docx import read_docx
+from extractors._pdf import READERS, Reading, Unreadable
 from extractors._rows import BadRow
 from extractors._tables import Row, read_rows
-from extractors._text import SEPARATORS, Cut, Headings, clean, decode, split_text, strip_running_lines, word_offsets
+from extractors._text import SEPARATORS, Cut, Headings, clean, decode, split_text, word_offsets
 
 Origin = dict[str, Any]
 _JSON = {".json", ".jsonl", ".ndjson"}
@@ -50,7 +55,8 @@ class Chunking(NamedTuple):
     cut: Cut
     min_chunk: int
     clean: bool
-    strip: bool
+    reading: Reading
+    pdf_reader: str
 
 
 def extract(
@@ -64,6 +70,9 @@ def extract(
     tokenizer: str | None = None,
     strip_headers_footers: bool = True,
     clean_whitespace: bool = True,
+    ocr: bool = False,
+    ocr_language: str = "eng",
+    pdf_reader: Literal["pymupdf", "pypdf"] = "pymupdf",
 ) -> Iterator[dict[str, Any] | BadRow]:
     """One row for each chunk, in the order of the file names."""
     if not 0 <= overlap < chunk_size:
@@ -72,9 +81,13 @@ def extract(
         )
     if tokenizer and splitter != "token":
         raise click.UsageError("documents: tokenizer is only for 'splitter: token'")
+    if ocr and pdf_reader != "pymupdf":
+        raise click.UsageError("documents: 'ocr: true' needs 'pdf_reader: pymupdf'")
     offsets = _token_offsets(tokenizer) if splitter == "token" else None
     signs = [] if splitter == "character" else SEPARATORS if separators is None else separators
-    chunking = Chunking(Cut(chunk_size, overlap, signs, offsets), min_chunk, clean_whitespace, strip_headers_footers)
+    reading = Reading(strip=strip_headers_footers, ocr=ocr_language if ocr else None)
+    cut = Cut(chunk_size, overlap, signs, offsets)
+    chunking = Chunking(cut, min_chunk, clean_whitespace, reading, pdf_reader)
     root, files = _files(path)
     for file in files:
         origin = {"path": file.relative_to(root).as_posix()}
@@ -115,10 +128,16 @@ def _read(file: Path, origin: Origin, chunking: Chunking) -> Iterator[dict[str, 
     if kind == "json":
         yield from _json(file, data, origin, chunking)
     elif kind == "pdf":
-        pages = read_pdf(file).pages
-        yield from _chunks(strip_running_lines(pages) if chunking.strip else pages, origin, chunking, paged=True)
+        pdf = READERS[chunking.pdf_reader](file, chunking.reading)
+        for number, fault in pdf.lost.items():
+            yield BadRow(fault.code, f"{origin['path']}: page {number}: {fault}", {**origin, "page": number})
+        yield from _chunks(pdf.pages, origin, chunking, paged=True)
     else:
-        readers = {"docx": _docx, "html": _html, "text": decode}
+        readers: dict[str, Callable[[bytes], str]] = {
+            "docx": functools.partial(read_docx, running=not chunking.reading.strip),
+            "html": _html,
+            "text": decode,
+        }
         yield from _chunks([readers[kind](data)], origin, chunking, paged=False)
 
 
@@ -151,39 +170,6 @@ def _packed(suffix: str, data: bytes) -> str:
     if suffix in (".pdf", ".docx"):
         raise Unreadable("broken_file", f"named {suffix}, but its content is something else or cut off")
     raise Unreadable("unknown_format", "an archive that is no DOCX")
-
-
-def _docx(data: bytes) -> str:
-    try:
-        import docx
-        import docx.table
-    except ImportError as error:
-        raise click.UsageError("DOCX files need the package python-docx: pip install 'linemill[docs]'") from error
-    try:
-        blocks = docx.Document(io.BytesIO(data)).iter_inner_content()
-        parts = [_docx_table(block) if isinstance(block, docx.table.Table) else _docx_line(block) for block in blocks]
-    # lxml's syntax errors are SyntaxErrors
-    except (KeyError, ValueError, SyntaxError, AttributeError, zipfile.BadZipFile) as error:
-        raise Unreadable("broken_file", f"not a readable DOCX: {error}") from error
-    return "\n\n".join(filter(None, parts))
-
-
-def _docx_line(paragraph: Any) -> str:
-    text, style = str(paragraph.text).strip(), str(paragraph.style.name if paragraph.style else "")
-    if not text:
-        return ""
-    if style == "Title":
-        return f"# {text}"
-    if style.startswith("Heading "):
-        return f"{'#' * int(style[-1]) if style[-1].isdigit() else '#'} {text}"
-    if style.startswith("List Number"):
-        return f"1. {text}"
-    return f"- {text}" if style.startswith("List") else text
-
-
-def _docx_table(table: Any) -> str:
-    rows = [" | ".join(" ".join(cell.text.split()) for cell in row.cells) for row in table.rows]
-    return "\n".join(f"| {row} |" for row in rows)
 
 
 def _html(data: bytes) -> str:
@@ -242,8 +228,8 @@ def _chunks(pages: list[str], origin: Origin, chunking: Chunking, *, paged: bool
     text, starts = "", []
     for page in pages:
         starts.append(len(text))
-        text += page + "\n\n"
-    spans = split_text(text.rstrip(), chunking.cut)
+        text += page + "\n\n" if page else ""
+    spans = _join_tail(text, split_text(text.rstrip(), chunking.cut), chunking)
     if not spans:
         raise Unreadable("empty_file", "nothing is left of the text")
     headings = Headings(text)
@@ -257,3 +243,13 @@ def _chunks(pages: list[str], origin: Origin, chunking: Chunking, *, paged: bool
         metadata = {"kind": "document", "needs_description": True, "origin": place}
         about = {"section": headings.at(start), "chunk": number, "chunks": len(spans)}
         yield {"description": "", "code": chunk, "metadata": {**metadata, **about}}
+
+
+def _join_tail(text: str, spans: list[tuple[int, int]], chunking: Chunking) -> list[tuple[int, int]]:
+    """A last chunk that is too short goes to the one before it, where that stays within a size and an overlap."""
+    if len(spans) < 2 or spans[-1][1] - spans[-1][0] >= chunking.min_chunk:
+        return spans
+    start, end = spans[-2][0], spans[-1][1]
+    cut = chunking.cut
+    length = len(cut.offsets(text[start:end])) if cut.offsets else end - start
+    return [*spans[:-2], (start, end)] if length <= cut.size + cut.overlap else spans

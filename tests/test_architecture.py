@@ -34,6 +34,7 @@ HEAVY = {
     "jsonschema",
     "pymupdf",
     "pymupdf4llm",
+    "pypdf",
     "docx",
 }
 

@@ -33,11 +33,29 @@ def make_paper(title="On drawing"):
     return document.tobytes()
 
 
+def make_columns(headings):
+    """Two columns, a title above them, a table at the end of the second."""
+    document = pymupdf.open()
+    page = document.new_page()
+    page.insert_text((120, 60), "On drawing", fontsize=20, fontname="hebo")
+    for number, name in enumerate(headings):
+        left, top = 60 + 250 * (number // 3), 120 + 190 * (number % 3) + 15 * (number // 3)
+        page.insert_text((left, top), name, fontsize=10, fontname="hebo")
+        page.insert_textbox((left, top + 10, left + 230, top + 170), f"Body{number}. {WORDS}", fontsize=9)
+    for row in range(3):
+        page.draw_line((310, 700 + 20 * row), (530, 700 + 20 * row))
+        page.draw_line((310 + 110 * row, 700), (310 + 110 * row, 740))
+    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        page.insert_text((315 + 110 * column, 714 + 20 * row), f"cell{row}{column}", fontsize=8)
+    return document.tobytes()
+
+
 class Arxiv:
     """The Atom API and the PDF files; `answers` says what is wrong with the next ones."""
 
     def __init__(self):
         self.pdf, self.answers, self.asked, self.queries = make_paper(), {}, [], []
+        self.mark, self.licence = '"one"', "http://creativecommons.org/licenses/by-sa/4.0/"
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -51,8 +69,15 @@ class Arxiv:
                 if place.path == "/api/query":
                     outer.queries.append(parse_qs(place.query))
                     body = outer.feed().encode()
+                if place.path == "/oai":
+                    space = 'xmlns="http://arxiv.org/OAI/arXiv/"'
+                    outer.queries.append(parse_qs(place.query))
+                    body = f"<OAI-PMH><arXiv {space}><license>{outer.licence}</license></arXiv></OAI-PMH>".encode()
                 begin = int((self.headers.get("Range") or "bytes=0-")[6:-1])
+                begin = begin if self.headers.get("If-Range") == outer.mark else 0
                 self.send_response(206 if begin else 200)
+                if begin:
+                    self.send_header("Content-Range", f"bytes {begin}-{len(body) - 1}/{len(body)}")
                 self.send_header("Content-Length", str(len(body) - begin))
                 self.end_headers()
                 self.wfile.write(body[begin:])
@@ -89,6 +114,7 @@ def truncated(arxiv):
     def answer(handler):
         handler.send_response(200)
         handler.send_header("Content-Length", str(len(arxiv.pdf)))
+        handler.send_header("ETag", arxiv.mark)
         handler.end_headers()
         handler.wfile.write(arxiv.pdf[:1500])
         handler.close_connection = True
@@ -115,9 +141,8 @@ def arxiv():
 
 def read(arxiv, tmp_path, *, offline=False, **options):
     fetch = Fetch(tmp_path / "cache", offline=offline)
-    return list(
-        load("arxiv")(fetch=fetch, api_url=f"{arxiv.url}/api/query", delay=0.0, **{"categories": ["cs.LG"]} | options)
-    )
+    addresses = {"api_url": f"{arxiv.url}/api/query", "oai_url": f"{arxiv.url}/oai"}
+    return list(load("arxiv")(fetch=fetch, delay=0.0, **addresses | {"categories": ["cs.LG"]} | options))
 
 
 def titles(rows):
@@ -135,8 +160,11 @@ TWO = [("2611.00002v1", "Introduction"), ("2611.00002v1", "Method")]
 def test_papers_become_sections_figures_and_papers_json_and_a_second_run_is_offline(arxiv, tmp_path):
     rows = read(arxiv, tmp_path, categories=["cs.LG", "cs.AI"])
     assert titles(rows) == ONE + TWO
-    assert rows[1]["metadata"]["paper"] == {"id": "2611.00001v1", "title": "Paper 1", "authors": ["Ada L."]}
-    assert [row.code for row in bad(rows)] == ["front_matter", "short_section", "references"] * 2
+    first = next(row for row in rows if isinstance(row, dict))
+    assert first["metadata"]["licence"] == "CC-BY-SA-4.0"
+    assert first["metadata"]["paper"] == {"id": "2611.00001v1", "title": "Paper 1", "authors": ["Ada L."]}
+    assert [row.code for row in bad(rows)] == ["scanned_page", "front_matter", "short_section", "references"] * 2
+    assert bad(rows)[0].origin["page"] == 2 and "We study how programs" in bad(rows)[3].raw
     assert arxiv.queries[0]["search_query"] == ["cat:cs.LG"]
     assert arxiv.queries[0]["sortOrder"] == ["descending"] and arxiv.queries[0]["max_results"] == ["7"]
     papers = json.loads((tmp_path / "cache" / "papers.json").read_text())
@@ -181,6 +209,102 @@ def test_a_truncated_paper_never_reaches_the_cache_and_goes_on_where_it_broke_of
     assert (tmp_path / "cache" / "pdf" / "2611.00001v1.pdf").read_bytes() == arxiv.pdf
 
 
+@pytest.mark.parametrize("change", ["the part", "the note", "the file on the server", "what the server sends"])
+def test_a_part_that_may_be_another_file_is_never_gone_on_with(arxiv, tmp_path, change):
+    arxiv.answers["/pdf/2611.00001v1"] = [truncated(arxiv)]
+    read(arxiv, tmp_path)
+    part, note = ((tmp_path / "cache" / "pdf" / f"2611.00001v1.pdf.{end}") for end in ("part", "note"))
+    assert part.read_bytes() == arxiv.pdf[:1024]
+    if change == "the part":
+        part.write_bytes(b"%PDF-" + b"x" * 1019)
+    elif change == "the note":
+        note.write_text("{")
+    elif change == "the file on the server":
+        arxiv.mark, arxiv.pdf = '"two"', make_paper("On painting")
+    else:
+        arxiv.answers["/pdf/2611.00001v1"] = [say(206, Content_Range="bytes 7-9/10")]
+        assert "another part than the one asked for" in bad(read(arxiv, tmp_path))[0].message
+    assert titles(read(arxiv, tmp_path)) == ONE + TWO
+    assert (tmp_path / "cache" / "pdf" / "2611.00001v1.pdf").read_bytes() == arxiv.pdf
+
+
+def test_a_paper_that_is_cut_off_is_fetched_again_though_it_stands_in_the_cache(arxiv, tmp_path):
+    def short(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1500")
+        handler.end_headers()
+        handler.wfile.write(arxiv.pdf[:1500])
+        return True
+
+    arxiv.answers["/pdf/2611.00001v1"] = [short]
+    assert "cut off" in bad(read(arxiv, tmp_path))[0].message
+    assert titles(read(arxiv, tmp_path)) == ONE + TWO
+    (tmp_path / "cache" / "pdf" / "2611.00001v1.pdf").write_bytes(arxiv.pdf[:3000])
+    assert titles(read(arxiv, tmp_path)) == ONE + TWO
+
+
+@pytest.mark.parametrize(
+    ("said", "licence"),
+    [
+        ("http://arxiv.org/licenses/nonexclusive-distrib/1.0/", "http://arxiv.org/licenses/nonexclusive-distrib/1.0/"),
+        ("http://creativecommons.org/publicdomain/zero/1.0/", "CC0-1.0"),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_the_licence_is_what_arxiv_says_of_the_paper_or_none(arxiv, tmp_path, said, licence):
+    arxiv.licence = said
+    if said is None:
+        arxiv.answers["/oai"] = [say(404), web_page]
+    rows = read(arxiv, tmp_path)
+    assert {row["metadata"]["licence"] for row in rows if isinstance(row, dict)} == {licence}
+    assert json.loads((tmp_path / "cache" / "papers.json").read_text())[0]["licence"] == licence
+    if said is not None:
+        assert arxiv.queries[1]["identifier"] == ["oai:arXiv.org:2611.00001"]
+
+
+def test_a_paper_is_converted_once_until_its_file_or_its_figures_change(tmp_path):
+    (tmp_path / "mine.pdf").write_bytes(make_paper())
+    fetch = Fetch(tmp_path / "cache")
+
+    def look():
+        rows = load("arxiv")(fetch=fetch, path=str(tmp_path / "mine.pdf"))
+        return [row["code"] for row in rows if isinstance(row, dict)]
+
+    rows = look()
+    (kept,) = (tmp_path / "cache" / "markdown").iterdir()
+    kept.write_text(kept.read_text().replace("We study", "We STUDY"))
+    assert "We STUDY" in look()[0] and "We study" in rows[0]
+    next((tmp_path / "cache" / "figures").rglob("*.png")).unlink()
+    assert look() == rows
+    (tmp_path / "mine.pdf").write_bytes(make_paper("On painting"))
+    look()
+    assert json.loads((tmp_path / "cache" / "papers.json").read_text())[0]["title"] == "On painting"
+
+
+@pytest.mark.parametrize(
+    "headings",
+    [
+        ["Abstract", "1 Introduction", "2 Related Work", "3 Method", "4 Results", "References"],
+        ["Abstract", "I. INTRODUCTION", "II. RELATED WORK", "III. METHOD", "IV. RESULTS", "REFERENCES"],
+        ["Abstract", "Introduction", "Related Work", "Method", "Results", "References"],
+        ["Abstract", "1. Introduction", "2. Related work", "3. Method", "4. Results", "Bibliography"],
+    ],
+)
+def test_a_paper_in_two_columns_is_split_in_its_reading_order(tmp_path, headings):
+    (tmp_path / "mine.pdf").write_bytes(make_columns(headings))
+    rows = list(load("arxiv")(fetch=Fetch(tmp_path / "cache"), path=str(tmp_path)))
+    sections = [row for row in rows if isinstance(row, dict)]
+    plain = [
+        heading.split(" ", 1)[-1] if heading[0] in "1234IV" and " " in heading else heading for heading in headings
+    ]
+    assert [row["metadata"]["section"] for row in sections if "Body" in row["code"]] == plain[:5]
+    assert all(f"Body{number}." in row["code"] for number, row in enumerate(sections[-5:]))
+    assert [row.code for row in bad(rows)][-1] == "references" and "Body5." in bad(rows)[-1].raw
+    (paper,) = json.loads((tmp_path / "cache" / "papers.json").read_text())
+    assert "|cell10|cell11|" in paper["full_text"]
+
+
 def test_a_list_that_fails_stops_the_source(arxiv, tmp_path):
     for wrong, message in [(say(404), "answers 404"), (web_page, "no Atom feed")]:
         arxiv.answers["/api/query"] = [wrong]
@@ -219,6 +343,7 @@ def test_a_folder_of_papers_needs_no_network_and_runs_through_the_driver(tmp_pat
         ("## Introduction\nx\n## Related Work\ny\n**Results**\nz", ["Introduction", "Related Work", "Results"]),
         ("**Abstract**\nx\n## 1 A\ny\n## 2 B\nz", ["Abstract", "A", "B"]),
         ("_Abstract_ —We show\n## 1 A\ny\n## Caption\n## 2 B\nz", ["Abstract", "A", "B"]),
+        ("## 1 A ..... 3\n**2 B . . . . . 4**\n## 1 A\nx\n_**2 B**_\ny", ["", "A", "B"]),
         ("Abstract thoughts stay text.\n\n**bold** words too", [""]),
     ],
 )

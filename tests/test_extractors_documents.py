@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import click
 import pytest
-from conftest import read_rows, run_script
+from conftest import ROOT, read_rows, run_script
 
 from extractors import BadRow, load
 from extractors._text import SEPARATORS, Cut, clean, decode, split_text, strip_running_lines, word_offsets
 
 pymupdf = pytest.importorskip("pymupdf")
 docx = pytest.importorskip("docx")
+pytest.importorskip("pypdf")
+from docx.opc.packuri import PackURI  # noqa: E402
+from docx.opc.part import Part  # noqa: E402
+from docx.oxml import parse_xml  # noqa: E402
+
 WORDS = "The pendulum swings from side to side and loses a little of its energy on every turn. "
 
 
@@ -42,6 +50,18 @@ def make_scan(path):
     document = pymupdf.open()
     document.new_page().insert_image((72, 72, 300, 300), pixmap=picture)
     document.save(path)
+
+
+def make_mixed_pdf(path):
+    """Text, a scan with the running header of the others, text, an empty page, text."""
+    document = pymupdf.open(make_pdf(path, pages=3))
+    picture = pymupdf.Pixmap(pymupdf.csRGB, pymupdf.IRect(0, 0, 40, 40), False)
+    picture.clear_with(90)
+    scan = document.new_page(1)
+    scan.insert_text((72, 40), "Journal of Pendulums, volume 7", fontsize=8)
+    scan.insert_image((72, 72, 300, 300), pixmap=picture)
+    document.new_page(3)
+    path.write_bytes(document.tobytes())
 
 
 def make_docx(path):
@@ -106,7 +126,9 @@ def test_a_mixed_folder_of_nine_formats_ends_in_records_or_named_rejects(mixed):
     assert found["f_notes.md"][0]["metadata"]["section"] == "Energy"
     assert found["h_rows.json"][0]["metadata"]["kind"] == "qa"
     word = text_of(found["d_list.docx"])
-    assert all(part in word for part in ("# On lists", "- a pivot", "1. hang it up", "| length | one metre |"))
+    assert all(
+        part in word for part in ("# On lists", "- a pivot", "1. hang it up", "| length | one metre |\n| --- | --- |")
+    )
     page = text_of(found["g_page.html"])
     assert "## Motion" in page and "- first" in page and "bad()" not in page
 
@@ -204,6 +226,113 @@ def test_wrong_options_are_named(tmp_path):
             read(tmp_path, **options)
     with pytest.raises(click.ClickException, match="no such file"):
         read(tmp_path / "none")
+
+
+def test_each_page_of_a_pdf_ends_in_chunks_or_in_a_reject_that_names_it(tmp_path):
+    make_mixed_pdf(tmp_path / "a.pdf")
+    for reader in ("pymupdf", "pypdf"):
+        rows = read(tmp_path, pdf_reader=reader, chunk_size=400, overlap=0)
+        bad = [(row.code, row.origin["page"]) for row in rows if isinstance(row, BadRow)]
+        assert bad[:2] == [("scanned_page", 2), ("blank_page", 4)]
+        assert "a.pdf: page 2: pictures and no text" in rows[0].message
+        pages = {row["metadata"]["origin"]["page"] for row in rows if isinstance(row, dict)}
+        assert pages == {1, 3, 5}
+        assert all(f"{side}{number}" in text_of(rows) for side in ("LEFT", "RIGHT") for number in (1, 2, 3))
+
+
+def test_pypdf_names_the_same_faults(mixed):
+    found = by_file(read(mixed, pdf_reader="pypdf"))
+    assert [found[name][0].code for name in ("b_secret.pdf", "c_scan.pdf")] == ["encrypted_pdf", "scanned_pdf"]
+    (mixed / "torn.pdf").write_bytes(b"%PDF-1.7\n1 0 obj\n<<")
+    assert [row.code for row in read(mixed / "torn.pdf", pdf_reader="pypdf")] == ["broken_file"]
+
+
+def test_ocr_without_its_language_data_ends_in_one_line(mixed, tmp_path, monkeypatch):
+    monkeypatch.setenv("TESSDATA_PREFIX", str(tmp_path))
+    with pytest.raises(click.UsageError, match=r"finds no eng\.traineddata in .*: install tesseract-ocr"):
+        read(mixed / "c_scan.pdf", ocr=True)
+    monkeypatch.delenv("TESSDATA_PREFIX")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(click.UsageError, match="needs the language data of tesseract: install tesseract-ocr"):
+        read(mixed / "c_scan.pdf", ocr=True)
+    with pytest.raises(click.UsageError, match="needs 'pdf_reader: pymupdf'"):
+        read(mixed / "c_scan.pdf", ocr=True, pdf_reader="pypdf")
+
+
+def test_ocr_reads_a_scanned_page_between_others(tmp_path):
+    try:
+        found = (Path(pymupdf.get_tessdata()) / "eng.traineddata").is_file()
+    except RuntimeError:
+        found = False
+    if not found:
+        pytest.skip("no language data of tesseract on this machine")
+    source = pymupdf.open(make_pdf(tmp_path / "text.pdf", pages=3))
+    picture = source[1].get_pixmap(dpi=200)
+    source.delete_page(1)
+    source.new_page(1).insert_image(source[0].rect, pixmap=picture)
+    (tmp_path / "scan").mkdir()
+    source.save(tmp_path / "scan" / "a.pdf")
+    assert [row.code for row in read(tmp_path / "scan") if isinstance(row, BadRow)] == ["scanned_page"]
+    rows = read(tmp_path / "scan", ocr=True)
+    assert "LEFT2" in text_of(rows) and not [row for row in rows if isinstance(row, BadRow)]
+
+
+def test_no_pdf_reader_is_imported_unless_a_pdf_is_read(tmp_path):
+    (tmp_path / "a.txt").write_text(WORDS * 3)
+    make_pdf(tmp_path / "a.pdf", pages=1)
+    program = (
+        "import sys; from extractors import load;"
+        "print(len(list(load('documents')(sys.argv[1], pdf_reader=sys.argv[2]))), 'pymupdf' in sys.modules)"
+    )
+    for name, reader, expected in [("a.txt", "pymupdf", "1 False"), ("a.pdf", "pypdf", "1 False")]:
+        command = [sys.executable, "-c", program, str(tmp_path / name), reader]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+        assert done.stdout.strip() == expected
+
+
+def test_notes_text_boxes_and_insertions_of_a_docx_are_read_and_its_headers_only_on_request(tmp_path):
+    document = docx.Document()
+    document.sections[0].header.paragraphs[0].text = "A RUNNING HEADER"
+    document.sections[0].footer.paragraphs[0].text = "A RUNNING FOOTER"
+    body = document.add_paragraph("A claim")
+    space = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+    line = "<w:p><w:r><w:t>{}</w:t></w:r></w:p>"
+    for xml in (
+        '<w:r {0}><w:footnoteReference w:id="2"/></w:r>',
+        "<w:ins {0}><w:r><w:t> was added</w:t></w:r></w:ins>",
+        "<w:r {0}><w:pict><w:txbxContent>" + line.format("In a box") + "</w:txbxContent></w:pict></w:r>",
+    ):
+        body._p.append(parse_xml(xml.format(space)))
+    body._p.addnext(parse_xml(f"<w:sdt {space}><w:sdtContent>{line.format('In a form')}</w:sdtContent></w:sdt>"))
+    document.add_paragraph(WORDS * 2)
+    notes = f"<w:footnotes {space}><w:footnote w:id='0' w:type='separator'>{line.format('-')}</w:footnote>"
+    notes += f"<w:footnote w:id='2'>{line.format('Says the note.')}</w:footnote></w:footnotes>"
+    kind = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/footnotes"
+    part = Part(PackURI("/word/footnotes.xml"), "application/xml", notes.encode(), document.part.package)
+    document.part.relate_to(part, kind)
+    document.save(tmp_path / "a.docx")
+    text = text_of(read(tmp_path))
+    assert text.startswith("A claim[^2] was added\n\nIn a box\n\nIn a form\n\nThe pendulum")
+    assert text.endswith("[^2]: Says the note.") and "RUNNING" not in text
+    whole = text_of(read(tmp_path, strip_headers_footers=False))
+    assert whole.startswith("A RUNNING HEADER") and whole.endswith("A RUNNING FOOTER")
+
+
+@pytest.mark.parametrize(("overlap", "codes"), [(40, []), (0, ["short_chunk"])])
+def test_a_short_tail_joins_the_chunk_before_it_where_both_fit(tmp_path, overlap, codes):
+    text = "\n\n".join(["a" * 98, "b" * 98, "c" * 30])
+    (tmp_path / "a.txt").write_text(text)
+    rows = read(tmp_path, chunk_size=100, overlap=overlap, min_chunk=60, separators=["\n\n"])
+    assert [row.code for row in rows if isinstance(row, BadRow)] == codes
+    chunks = [row.raw if isinstance(row, BadRow) else row["code"] for row in rows]
+    assert all(len(chunk) <= 100 + overlap for chunk in chunks)
+    assert set("abc") <= set("".join(chunks)) and "c" * 30 in chunks[-1]
+
+
+def test_a_line_of_a_table_of_contents_is_no_heading(tmp_path):
+    (tmp_path / "a.md").write_text(f"# Real\n\n## 1 Energy . . . . . . . 7\n\n## Motion ........ **12**\n\n{WORDS * 8}")
+    rows = read(tmp_path, chunk_size=300, overlap=0)
+    assert {row["metadata"]["section"] for row in rows} == {"Real"}
 
 
 def test_cleaning_and_decoding():

@@ -411,6 +411,15 @@ def test_a_name_is_found_in_the_second_module_that_gives_all_its_names(tmp_path)
     assert "config.frame_rate = 30" in code
 
 
+def test_a_module_is_found_in_a_folder_that_the_program_adds_to_its_path(tmp_path):
+    head = 'import sys\nsys.path.insert(1, "common/")\nfrom manim import *\nfrom tones import *\n\n\n'
+    scene = "class Show(Scene):\n    def construct(self):\n        self.add(Dot(color=WARM))\n"
+    files = {"2022/common/tones.py": "WARM = '#ff0000'\n", "2022/film/a.py": head + scene}
+    (row,) = rows(tmp_path, files)
+    assert "WARM = '#ff0000'" in row["code"]
+    assert "tones" not in row["code"] and "sys" not in row["code"]
+
+
 def test_a_scene_that_stands_under_a_condition_brings_the_condition(tmp_path):
     text = "from manim import *\nif True:\n    class A(Scene):\n        def construct(self):\n            pass\n"
     assert "if True:\n    class A(Scene)" in programs(rows(tmp_path, {"a.py": text}))["A"]

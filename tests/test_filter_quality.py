@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT, read_rows, record, run_script, write_rows
 
 import filter_quality
+from stages.filter_quality.make_manim_calls import main as make_manim_calls
 from stages.filter_quality.make_manim_names import main as make_manim_names
 from stages.filter_quality.program import Program, manim_names
 from stages.filter_quality.rules import CHECKS, WEIGHTS, RuleBook
@@ -25,7 +26,7 @@ class Example(Scene):
 """
 
 
-def checks_of(description="Draw a red circle on the screen.", code=GOOD, **metadata):
+def checks_of(description="Show what today's lesson is about.", code=GOOD, **metadata):
     row = {"description": description, "code": code, "source": "test", "metadata": metadata}
     return [issue["check"] for issue in filter_quality.assess(row, STRICT.base)["issues"]]
 
@@ -73,10 +74,50 @@ FAULTY_PROGRAMS = {
     "nothing to see": (scene("self.wait(2)\nself.camera.background_color = RED"), "no_mobject"),
     "unknown escape": (scene(r'self.add(MathTex("\epsilon"), Circle())'), "bad_escape"),
     "a form feed for TeX": (scene(r'self.add(MathTex("\frac{1}{2}"), Circle())'), "bad_escape"),
+    "a shell": (scene('self.add(Circle())\nos.system("ls")', "import os\nfrom manim import *\n"), "dangerous_call"),
+    "a hidden shell": (
+        scene(
+            "self.add(Circle())\nquiet(['ls'])", "from subprocess import check_output as quiet\nfrom manim import *\n"
+        ),
+        "dangerous_call",
+    ),
+    "a file to be written": (scene('self.add(Circle())\nopen("a.txt", mode="w").write("a")'), "dangerous_call"),
+    "a file to be deleted": (
+        scene('self.add(Circle())\nPath("a").unlink()', "from pathlib import Path\nfrom manim import *\n"),
+        "dangerous_call",
+    ),
+    "text that is run": (scene("self.add(eval('Circle()'))"), "dangerous_call"),
+    "the network": (
+        scene("self.add(Circle())\nu.urlopen('a')", "import urllib.request as u\nfrom manim import *\n"),
+        "dangerous_call",
+    ),
+    "an argument that is gone": (scene('self.add(Code(code="x = 1", language="python"))'), "wrong_argument"),
+    "a misspelt argument": (scene("self.add(Circle(radios=2))"), "wrong_argument"),
+    "a misspelt argument of a method": (scene("self.add(Circle().next_to(ORIGIN, bufff=2))"), "wrong_argument"),
+    "too many arguments": (scene("self.add(Square(1, 2, 3))"), "wrong_argument"),
+    "an animation with an old argument": (scene("self.play(FadeIn(Circle(), direction=UP))"), "wrong_argument"),
+    "a misspelt method": (scene("c = Circle()\nc.shfit(UP)\nself.add(c)"), "unknown_method"),
+    "a misspelt method of an animation": (
+        scene("c = Circle()\nself.play(c.animate.shift(UP).rotatee(1))"),
+        "unknown_method",
+    ),
+    "a misspelt method of the scene": (scene("self.add(Circle())\nself.wiat()"), "unknown_method"),
     "a tab for TeX": (scene(r'self.add(MathTex("2 \times 2"), Circle())'), "bad_escape"),
 }
 SOUND_PROGRAMS = {
     "plain": GOOD,
+    "an argument that a parent takes": scene("self.add(Dot(stroke_opacity=0.5), Square(fill_color=RED))"),
+    "arguments in a star": scene("sizes = [1]\nself.add(Circle(*sizes, **{'color': RED}))"),
+    "any getter": scene("c = Circle()\nself.add(c.get_weight())"),
+    "a method of its own class": scene("self.add(Wheel().turn())")
+    + "\nclass Wheel(Circle):\n    def turn(self):\n        return self\n",
+    "a variable that holds something else later": scene("c = Circle()\nc = c.neighbours\nself.add(c.first())"),
+    "a class of its own with a name of manim": scene("self.add(Circle(), Code(code='x'))")
+    + "\nclass Code(VGroup):\n    def __init__(self, code):\n        super().__init__()\n",
+    "an attribute that another method sets": scene("self.draw()\nself.add(self.thing.part)")
+    + "    def draw(self):\n        self.thing = Circle()\n        self.thing.part = Dot()\n",
+    "a function of the same name as a method": scene("self.add(Circle().align(weight=2))")
+    + "\ndef align(weight):\n    return weight\n",
     "CRLF": GOOD.replace("\n", "\r\n"),
     "tabs": GOOD.replace("    ", "\t"),
     "named module": (
@@ -194,7 +235,7 @@ def test_an_issue_names_the_line():
         ("[INSERT DESCRIPTION HERE]", "placeholder_description"),
         ("Lorem ipsum dolor sit amet.", "placeholder_description"),
         ("N/A", "placeholder_description"),
-        ("Draw a red circle and a blue square.", "missing_shape"),
+        ("Draw a red circle that moves right and a big red square beside it.", "missing_shape"),
         ("draw a red circle on the screen.", "no_capital_letter"),
         ("Draw a red circle on the screen", "no_end_punctuation"),
     ],
@@ -209,9 +250,9 @@ def test_a_poor_description_is_found_by_the_right_check(description, check):
         "Show a TODO list with a circle for each entry.",
         "Draw the square root of a circle's area.",
         "Place four circles in a square formation.",
-        "Write the text [a, b] beside a circle.",
+        "Write [a, b] beside a red circle.",
         "在屏幕上画 一个 红色 圆圈。",
-        'Show a circle with the word "radius"',
+        'Show a circle named "radius"',
     ],
 )
 def test_a_sound_description_has_no_issue(description):
@@ -265,6 +306,8 @@ def test_every_check_of_the_table_can_be_found():
         "placeholder_text",
         "empty_text",
     }
+    found |= {"secret", "licence_not_allowed", "personal_data", "too_long"}  # tests/test_filter_guard.py
+    found |= {"mismatch", "conflicting_descriptions", "judged_mismatch"}  # tests/test_filter_pairs.py
     assert found == set(CHECKS)
     assert set(CHECKS.values()) <= {"critical", *WEIGHTS["strict"]}
     assert checks_of("Why?", " ", kind="qa") == ["empty_text"]
@@ -310,6 +353,53 @@ def test_the_table_of_names_is_made_from_the_source_of_a_wheel(tmp_path):
     assert "Manim 9.9;" in header
     expected = {"config other", "Circle mobject", "Dot mobject", "RED other", "BLUE other", "GREEN other", "np other"}
     assert set(names) == expected | {"shapes other", "base other", "colors other"}
+
+
+def test_the_table_of_calls_is_made_from_the_source_of_a_wheel(tmp_path):
+    from click.testing import CliRunner
+
+    sources = {
+        "manim/__init__.py": "from .base import *\n",
+        "manim/base.py": """
+class Mobject:
+    weight: int = 1
+    def __init__(self, color, *, name=None):
+        self.color = color
+    def shift(self, *vectors): ...
+class Dot(Mobject):
+    def __init__(self, point=0, **kwargs):
+        super().__init__(**kwargs)
+    def shift(self, *vectors, slow=False): ...
+class Small(Dot): pass
+class Loose(Mobject):
+    def __init__(self, **kwargs):
+        self.more = dict(kwargs)
+        super().__init__(**kwargs)
+class Far(elsewhere.Thing): pass
+def draw(a, b=1): ...
+@wrapped
+def paint(a): ...
+""",
+    }
+    wheel = tmp_path / "manim-9.9-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, text in sources.items():
+            archive.writestr(name, text)
+    done = CliRunner().invoke(make_manim_calls, [str(wheel)])
+    assert done.stdout.splitlines()[1:] == [
+        "call Dot 1 color name point",
+        "call Far * *",
+        "call Loose 0 *",
+        "call Mobject 1 color name",
+        "call Small 1 color name point",
+        "call draw 2 a b",
+        "call paint * *",
+        "method shift * slow",
+        "attribute color",
+        "attribute more",
+        "attribute shift",
+        "attribute weight",
+    ]
 
 
 def test_scopes_and_tree_agree_about_classes_and_names():

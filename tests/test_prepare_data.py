@@ -8,10 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 from conftest import CLEAN, ROOT, read_rows, record, run_script, write_rows
+from hypothesis import given
+from hypothesis import strategies as st
 from test_extractors import EXAMPLE, make_wheel
+
+from stages.prepare_data.statistics import about_how_many_tokens, summary
 
 OUTPUTS = [
     "dataset_stats.json",
@@ -407,6 +412,69 @@ def test_verbose_says_why_and_quiet_says_nothing(tmp_path):
     local(tmp_path, "a", [pair(1), pair(2, output="def (:\n")])
     assert "rejected: does_not_parse: line 1: invalid syntax" in prepare(tmp_path, "-v").err
     assert prepare(tmp_path, "-q").err == ""
+
+
+# --- statistics -------------------------------------------------------------------------------------------------------
+
+
+def test_the_statistics_follow_the_rows_of_each_source_and_can_be_counted_again(tmp_path):
+    fixed = {**record(20), "source": "x", "metadata": {"kind": "code", "fixes_applied": ["fence", "imports"]}}
+    local(tmp_path, "a", [*(pair(number) for number in range(20)), b"{", fixed], "  expected_samples: 30\n")
+    pending = pair(30, instruction="[PENDING_DESCRIPTION]")
+    local(tmp_path, "b", [pair(1), pending, pair(31, output="def (:")], "  priority: 2\n")
+    done = prepare(tmp_path, "--test-ratio", "0.3", "--augmentation")
+    stats = report(tmp_path, "dataset_stats.json")
+    train, test = rows_of(tmp_path, "train.json"), rows_of(tmp_path, "test.json")
+    sides = {"train": [row for row in train if "augmented_from" not in row["metadata"]], "test": test}
+    made = [row for row in train if "augmented_from" in row["metadata"]]
+    for name, facts in stats["sources"].items():
+        for side, rows in sides.items():
+            assert facts[side] == sum(row["source"] == name for row in rows)
+        assert facts["augmented"] == sum(row["source"] == name for row in made)
+        assert facts["kept"] == facts["train"] + facts["test"]
+        assert facts["rows"] == facts["passed"] + sum(facts["rejected"].values())
+        assert facts["passed"] == facts["kept"] + facts["merged"]
+        assert facts["share"] == round(facts["kept"] / stats["counts"]["kept"], 4)
+        assert sum(facts["failed"].values()) == sum(facts["rejected"].values())
+    a, b = stats["sources"]["a"], stats["sources"]["b"]
+    assert (a["expected"], a["rows"], a["merged"], a["rejected"]) == (30, 22, 1, {"not_json": 1})
+    assert (a["repaired"], a["fixes"]) == (1, {"fence": 1, "imports": 1})
+    assert (b["priority"], b["needs_description"], b["rejected"]) == (2, 1, {"does_not_parse": 1})
+    codes = sorted(len(row["code"]) for rows in sides.values() for row in rows)
+    lengths = stats["lengths"]["code"]["characters"]
+    assert (lengths["min"], lengths["max"], lengths["p50"]) == (codes[0], codes[-1], codes[(len(codes) + 1) // 2 - 1])
+    assert lengths["mean"] == round(sum(codes) / len(codes), 1)
+    # "name: rows ..." lines are followed by one table, and the summary stays last.
+    *_, header, of_a, of_b, of_all, _growth, last = done.err.splitlines()
+    assert header.split() == ["rows", "rejected", "repaired", "merged", "train", "test", "augmented"]
+    assert of_a.split() == ["a", "22", "1", "1", "1", str(a["train"]), str(a["test"]), str(a["augmented"])]
+    assert of_b.split()[:5] == ["b", "3", "1", "0", "0"]
+    assert of_all.split()[:5] == ["all", "25", "2", "1", "1"]
+    assert last.startswith("prepare_data: 25 in, 22 kept")
+
+
+def test_one_source_needs_no_table_unless_it_is_asked_for(tmp_path):
+    local(tmp_path, "a", [pair(1), pair(2)])
+    assert "repaired" not in prepare(tmp_path).err
+    assert "repaired" in prepare(tmp_path, "-v").err
+
+
+@given(st.lists(st.integers(0, 50), min_size=1))
+def test_a_percentile_is_the_length_that_so_many_are_not_above(lengths):
+    found = summary(Counter(lengths))
+    for percent in (5, 25, 50, 75, 95, 99):
+        value = found[f"p{percent}"]
+        assert sum(length <= value for length in lengths) * 100 >= percent * len(lengths)
+        assert sum(length < value for length in lengths) * 100 < percent * len(lengths)
+    assert summary(Counter()) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [("", 0), ("A circle moves.", 4), ("self.play(Create(dot))", 9), ("a\n    b\n", 4), ("12345", 2)],
+)
+def test_tokens_are_about_words_signs_and_indentations(text, tokens):
+    assert about_how_many_tokens(text) == tokens
 
 
 # --- before the first byte --------------------------------------------------------------------------------------------

@@ -6,9 +6,11 @@ import ast
 import re
 from collections.abc import Iterator
 
+from stages.filter_quality.call_checks import check_calls
 from stages.filter_quality.findings import Finding
-from stages.filter_quality.pair_checks import check_pair
+from stages.filter_quality.pair_checks import check_agreement, check_pair
 from stages.filter_quality.program import Program, manim_names, manim_version
+from stages.filter_quality.safety import check_danger
 
 # Programs come from anywhere: every repetition here is possessive or can match in one way only, so that no program
 # makes a search slow.
@@ -79,9 +81,18 @@ def check_code(code: str, description: str, least_characters: int) -> Iterator[F
         yield Finding("short_code", f"the program has {size} characters, fewer than {least_characters}")
     try:
         program = Program(code)
-        for check in (_check_imports, _check_scene, _check_names, _check_gaps, _check_escapes):
+        for check in (
+            _check_imports,
+            _check_scene,
+            _check_names,
+            _check_gaps,
+            _check_escapes,
+            check_danger,
+            check_calls,
+        ):
             yield from check(program)
         yield from check_pair(description, program)
+        yield from check_agreement(description, program)
     except SyntaxError as error:
         yield Finding("does_not_parse", f"it is not a Python program: {error.msg}", error.lineno)
     except (RecursionError, MemoryError):  # both the parser's and that of the walks over its trees
@@ -192,7 +203,7 @@ def _check_escapes(program: Program) -> Iterator[Finding]:
         line = program.bad_escapes[0]
         yield Finding("bad_escape", "a string has a backslash sequence that Python does not know; make it raw", line)
     elif "\\" in program.code and _TEX_LIKE.search(_RAW_STRING.sub("", program.code)):
-        for node in ast.walk(program.tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and _MANGLED.search(node.value):
+        for node in program.nodes(ast.Constant):
+            if isinstance(node.value, str) and _MANGLED.search(node.value):
                 yield Finding("bad_escape", "a string has TeX that Python read as control characters", node.lineno)
                 break
