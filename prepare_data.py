@@ -89,7 +89,10 @@ def plan(source: Source, fetch: Fetch) -> Plan:
         return Plan(source, fetch, None, {}, [broken])
     fetch = fetch._replace(folder=fetch.folder / source.type)
     checked = Plan(source, fetch, extract, bind(source, extract, fetch), [])
-    needs = checked.ask("needs")
+    try:
+        needs = checked.ask("needs")
+    except click.UsageError as error:
+        raise click.UsageError(f"{source.place}: {error.message}") from error
     return checked._replace(lacks=needs.missing()) if needs else checked
 
 
@@ -322,18 +325,16 @@ def list_sources(sources_file: Path, cache_dir: str, as_json: bool) -> None:
 
 
 def state_of(source: Source, fetch: Fetch) -> dict[str, Any]:
-    """Whether a source is at hand (yes, no, local or unknown), what it lacks, and what is wrong with its entry."""
-    cached = "local" if source.options.get("path") else "unknown"
+    """Whether a source is at hand (see `listing.CACHED`), what it lacks, and what is wrong with its entry."""
     if not source.entry.type:
         return {"cached": None, "lacks": [], "fault": None}
     try:
         checked = plan(source, fetch)
-    except click.UsageError as error:
-        return {"cached": cached, "lacks": [], "fault": error.message}
-    is_cached = None if cached == "local" else checked.ask("is_cached")
-    if is_cached is not None:
-        cached = "yes" if is_cached else "no"
-    return {"cached": cached, "lacks": checked.lacks, "fault": None}
+        at_hand = checked.ask("is_cached")
+    except click.ClickException as error:
+        return {"cached": "unknown", "lacks": [], "fault": error.message}
+    words = {True: "local", False: "missing"} if source.options.get("path") else {True: "yes", False: "no"}
+    return {"cached": words.get(at_hand, "unknown"), "lacks": checked.lacks, "fault": None}
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 AGENT = "linemill"
 _ATTEMPTS = 4
 _LONGEST_PAUSE = 60.0
-_TIMEOUT = 30.0
+_TIMEOUT = (10.0, 30.0)  # to get through, and to be answered
 _MOST_BYTES = 16 << 20
 _MOST_REDIRECTS = 5
 _BUSY = {429, 500, 502, 503, 504}

@@ -1,13 +1,17 @@
-"""The rows of JSONL, JSON, CSV and Parquet files, each with the place where it stands."""
+"""The rows of JSONL, JSON, CSV and Parquet files, packed or not, each with the place where it stands."""
 
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import math
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, datetime, time
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO
 
 import click
 
@@ -33,9 +37,18 @@ CODE_NAMES = ("code", "output", "answer", "response")
 OWN_NAMES = {"id", "kind", "source", "needs_description", "origin", "quality", "lineage", "error"}
 
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+_PACKED = (".gz", ".zst")
 
 Origin = dict[str, Any]
 Row = tuple[Origin, dict[str, Any]] | BadRow
+
+
+def format_of(name: str | PurePath) -> str | None:
+    """The format that a name tells, such as jsonl for rows.jsonl.gz; None when it tells none."""
+    path = PurePath(name)
+    if path.suffix in _PACKED:
+        return FORMATS.get(PurePath(path.stem).suffix)
+    return FORMATS.get(path.suffix)
 
 
 def read_rows(path: Path, file_format: str, name: str) -> Iterator[Row]:
@@ -47,14 +60,40 @@ def read_rows(path: Path, file_format: str, name: str) -> Iterator[Row]:
     yield from readers[file_format](path, name)
 
 
+@contextmanager
+def _unpacked(path: Path) -> Iterator[Any]:
+    """The bytes of a file, packed or not: what it begins with decides, for names are changed on the way."""
+    with path.open("rb") as file:
+        start = file.read(4)
+        file.seek(0)
+        try:
+            if start[:2] == b"\x1f\x8b":
+                yield gzip.GzipFile(fileobj=file)
+            elif start == b"\x28\xb5\x2f\xfd":
+                yield from _unpacked_zst(file)
+            else:
+                yield file
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise click.ClickException(f"{path}: broken, it can not be unpacked: {error}") from error
+
+
+def _unpacked_zst(file: BinaryIO) -> Iterator[Any]:
+    import zstandard
+
+    try:
+        yield io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
+    except zstandard.ZstdError as error:
+        raise EOFError(str(error)) from error
+
+
 def _json_rows(path: Path, name: str) -> Iterator[Row]:
     # Many a file named .json holds one object a line, and the reverse: what it begins with decides.
-    with path.open("rb") as file:
+    with _unpacked(path) as file:
         start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
     if start[:1] == b"[":
         yield from _array_rows(path, name)
         return
-    with path.open("rb") as lines:
+    with _unpacked(path) as lines:
         for number, line in enumerate(lines, 1):
             if text := line.removeprefix(b"\xef\xbb\xbf").strip():
                 yield _json_row(text, {"path": name, "line": number})
@@ -63,8 +102,10 @@ def _json_rows(path: Path, name: str) -> Iterator[Row]:
 def _array_rows(path: Path, name: str) -> Iterator[Row]:
     import msgspec
 
+    with _unpacked(path) as file:
+        data = file.read().removeprefix(b"\xef\xbb\xbf")
     try:
-        items = msgspec.json.decode(path.read_bytes().removeprefix(b"\xef\xbb\xbf"), type=list[msgspec.Raw])
+        items = msgspec.json.decode(data, type=list[msgspec.Raw])
     except ValueError as error:
         raise click.ClickException(f"{path}: not a JSON array: {error}") from error
     for number, item in enumerate(items, 1):
@@ -87,9 +128,9 @@ def _json_row(text: bytes, origin: Origin) -> Row:
 
 def _csv_rows(path: Path, name: str) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)  # the default of 128 KiB is shorter than some programs
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with _unpacked(path) as packed, io.TextIOWrapper(packed, "utf-8-sig", newline="") as file:
         # strict: else a quote that never closes swallows the rest of the file as one field
-        reader = csv.reader(file, "excel-tab" if path.suffix == ".tsv" else "excel", strict=True)
+        reader = csv.reader(file, "excel-tab" if ".tsv" in PurePath(name).suffixes[-2:] else "excel", strict=True)
         try:
             columns = next(reader, [])
             number = 0

@@ -27,6 +27,7 @@ import click
 
 from extractors._download import Broken, Host
 from extractors._fetch import Fetch
+from extractors._needs import Needs, files_at
 from extractors._pdf import Unreadable, read_pdf
 from extractors._rows import BadRow
 from extractors._sections import is_references, split_sections
@@ -184,3 +185,28 @@ def _sections(paper: Paper, text: str, origin: dict[str, Any], shortest: int) ->
                 "code": section.text,
                 "metadata": {**metadata, "paper": about, "section": section.title},
             }
+
+
+def needs(*, path: str | None) -> Needs:
+    """The converter, and for the network the client."""
+    return Needs(packages=("pymupdf", "pymupdf4llm", *(() if path else ("requests",))), extra="docs")
+
+
+def is_cached(
+    *,
+    fetch: Fetch,
+    categories: list[str] | None,
+    per_category: int,
+    ids: list[str] | None,
+    path: str | None,
+    api_url: str,
+) -> bool:
+    """Whether the lists of papers and all their PDF files are here."""
+    if path:
+        return any(file.suffix.lower() == ".pdf" for file in files_at(path))
+    here = fetch._replace(offline=True)
+    try:
+        papers = list(_listed(here, Host(api_url, 0), api_url, categories, per_category, ids))
+    except click.ClickException:
+        return False
+    return all(here.cached(file.relative_to(fetch.folder).as_posix()) for _, file in papers)

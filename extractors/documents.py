@@ -26,6 +26,7 @@ from typing import Any, Literal, NamedTuple
 
 import click
 
+from extractors._needs import Needs, files_at
 from extractors._pdf import Unreadable, read_pdf
 from extractors._rows import BadRow
 from extractors._tables import Row, read_rows
@@ -257,3 +258,16 @@ def _chunks(pages: list[str], origin: Origin, chunking: Chunking, *, paged: bool
         metadata = {"kind": "document", "needs_description": True, "origin": place}
         about = {"section": headings.at(start), "chunk": number, "chunks": len(spans)}
         yield {"description": "", "code": chunk, "metadata": {**metadata, **about}}
+
+
+def needs(path: str) -> Needs:
+    """What the formats take that the names of the files tell."""
+    readers = {".pdf": ("pymupdf", "pymupdf4llm"), ".docx": ("docx",), ".html": ("bs4",), ".htm": ("bs4",)}
+    formats = {file.suffix.lower() for file in files_at(path)}
+    packages = {name for suffix in formats for name in readers.get(suffix, ())}
+    return Needs(packages=tuple(sorted(packages)), extra="docs")
+
+
+def is_cached(path: str) -> bool:
+    """Whether there is a file to read."""
+    return any(not file.name.startswith(".") for file in files_at(path))

@@ -423,13 +423,13 @@ def test_one_row_with_odd_columns_is_a_reject_and_the_others_are_read(tmp_path):
 
 
 def test_columns_that_mean_something_else_in_a_record_get_another_name(tmp_path):
-    row = {"prompt_text": "p", "code": "c", "id": 7, "source": "web", "quality": "good", "error": None, "licence": "X"}
+    row = {"prompt_text": "p", "code": "c", "id": 7, "source": "web", "quality": "good", "error": "E", "licence": "X"}
     metadata = from_table(write_rows(tmp_path / "rows.jsonl", [row]))[0]["metadata"]
     assert metadata == {
         "upstream_id": 7,
         "upstream_source": "web",
         "upstream_quality": "good",
-        "upstream_error": None,
+        "upstream_error": "E",
         "licence": "X",
         "origin": {"path": "rows.jsonl", "line": 1},
     }

@@ -8,7 +8,15 @@ import schema
 from stages.prepare_data.catalogue import Entry, Source
 from stages.prepare_data.outputs import Reading
 
-_CACHED = {"yes": "cached", "no": "not cached", "local": "local files", "unknown": "cache unknown", None: ""}
+# The words for programs, and those for people; a source that can never be read has none.
+CACHED = {
+    "yes": "cached",
+    "no": "not cached",
+    "local": "local files",
+    "missing": "files missing",
+    "unknown": "cache unknown",
+    None: "",
+}
 
 
 def facts_of(source: Source) -> dict[str, Any]:
@@ -28,7 +36,7 @@ def as_line(facts: dict[str, Any]) -> str:
         state = f"disabled: {facts['reason'] or 'no reason given'}"
     line = f"{facts['name']:<24} {facts['type'] or '-':<16} priority {facts['priority']:<3} {expected:<12} "
     licence = facts["licence"] or "licence unknown"
-    return f"{line}{licence:<20} {_CACHED[facts['cached']]:<13} {state}{lacks}{fault}"
+    return f"{line}{licence:<20} {CACHED[facts['cached']]:<13} {state}{lacks}{fault}"
 
 
 def describe(reading: Reading, limit: int | None) -> str:
