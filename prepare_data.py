@@ -187,8 +187,8 @@ def why_nothing(result: Result) -> str:
     reasons = [f"{count:,} {code}" for code, count in sorted(result.reasons().items())]
     first = next((row for reading in result.readings for row in reading.rejected), None)
     example = f" (the first: {first['metadata']['error']['message']})" if first else ""
-    gone = [f"{name} is missing: {reason}" for name, reason in result.missing.items()]
-    return "; ".join([*filter(None, [", ".join(reasons) + example]), *gone]) or "the sources gave no rows"
+    gone = f"missing: {listing.name_missing(result.missing)}" if result.missing else ""
+    return "; ".join(filter(None, [", ".join(reasons) + example, gone])) or "the sources gave no rows"
 
 
 @click.group(context_settings=schema.CONTEXT)
@@ -308,7 +308,7 @@ def report(result: Result, output_dir: str) -> None:
     if not result.test or not result.train:
         schema.log(f"  the {'train' if result.test else 'test'} side is empty")
     if result.missing:
-        raise schema.Incomplete("missing: " + "; ".join(f"{name}: {why}" for name, why in result.missing.items()))
+        raise schema.Incomplete(f"missing: {listing.name_missing(result.missing)}")
 
 
 @main.command("list-sources")

@@ -26,7 +26,7 @@ from extractors._rows import BadRow
 
 # A text beyond this is data, and no program that somebody wrote.
 LARGEST_FILE = 4_000_000
-_LONGEST_SILENCE = 30
+_LONGEST_SILENCE = 20
 _KEPT = (".py", ".ipynb", ".txt", ".csv", ".json", ".md", ".tex", ".yaml", ".yml", ".in", ".dat")
 _LICENCES = [
     ("CC-BY-NC-SA-4.0", r"Attribution-NonCommercial-ShareAlike 4\.0"),

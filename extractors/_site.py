@@ -15,6 +15,7 @@ from urllib.robotparser import RobotFileParser
 import click
 
 from extractors._fetch import Fetch
+from extractors._hub_net import innermost
 
 if TYPE_CHECKING:
     import requests
@@ -126,7 +127,7 @@ class Site:
             try:
                 answer = self._get_once(url, headers)
             except requests.RequestException as error:
-                problem = f"{type(error).__name__}: {error}"
+                problem = f"{type(error).__name__}: {innermost(error)}"
             else:
                 if answer.status not in _BUSY:
                     return answer

@@ -242,6 +242,8 @@ def _plain_errors(dataset: str, revision: str) -> Iterator[None]:
         raise click.ClickException(f"{dataset}: the hub says {status}: {_reason(error, dataset, revision)}") from error
     except errors.OfflineModeIsEnabled as error:
         raise click.ClickException(f"{dataset}: not in the cache, and HF_HUB_OFFLINE forbids the download") from error
+    except httpx2.ConnectError as error:
+        raise click.ClickException(f"{dataset}: no connection to {_endpoint()} ({_first_line(error)})") from error
     except httpx2.HTTPError as error:
         raise click.ClickException(f"{dataset}: the download is broken: {_first_line(error)}; run again") from error
 

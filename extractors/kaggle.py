@@ -34,7 +34,7 @@ import click
 from extractors._columns import meaning, rows_of
 from extractors._fetch import Fetch
 from extractors._hub_files import DataFile, choose_files, local_files
-from extractors._hub_net import Busy, patiently, refuse_strangers, save, seconds
+from extractors._hub_net import Busy, innermost, patiently, refuse_strangers, save, seconds
 from extractors._needs import Needs, files_at
 from extractors._rows import BadRow
 from extractors._tables import FORMATS, format_of, read_rows
@@ -283,6 +283,10 @@ def _plain(error: Any, dataset: str) -> Exception:
     status = error.response.status_code if error.response is not None else None
     if status == 429:
         return Busy(seconds(error.response.headers.get("Retry-After")))
+    import requests
+
+    if isinstance(error, requests.ConnectionError):
+        return click.ClickException(f"{dataset}: no connection to Kaggle ({innermost(error)})")
     if status is None:
         return click.ClickException(f"{dataset}: the download is broken: {type(error).__name__}: {error}; run again")
     key = "the key in ~/.kaggle/kaggle.json or KAGGLE_USERNAME and KAGGLE_KEY is missing, wrong, or not let in"

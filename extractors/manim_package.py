@@ -127,6 +127,8 @@ def _download(version: str, folder: Path) -> None:
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["pip said nothing"]
         reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
+        # What pip says last would blame the version.
+        reason = "no connection to the package index" if "connection broken by" in done.stderr else reason
         raise click.ClickException(f"pip download manim=={version}: {reason}; or give the wheel with 'path: FILE'")
 
 

@@ -55,3 +55,11 @@ def say_what_is_odd(source: Source, lack: str | None) -> None:
     elif not source.entry.enabled:
         reason = source.entry.reason or "no reason given"
         schema.log(f"  {source.name}: disabled ({reason}), and read because it was named")
+
+
+def name_missing(missing: dict[str, str]) -> str:
+    """All names; the reasons as long as they can be read, for each stood on a line of its own already."""
+    told = [f"{name}: {why}" for name, why in missing.items()]
+    if len(told) <= 3:
+        return "; ".join(told)
+    return f"{', '.join(missing)} (the first: {told[0]}; the others stand above, and in ledger.json if there is one)"
