@@ -260,9 +260,10 @@ def _chunks(pages: list[str], origin: Origin, chunking: Chunking, *, paged: bool
         yield {"description": "", "code": chunk, "metadata": {**metadata, **about}}
 
 
-def needs(path: str) -> Needs:
+def needs(path: str, *, pdf_reader: str = "pymupdf") -> Needs:
     """What the formats take that the names of the files tell."""
-    readers = {".pdf": ("pymupdf", "pymupdf4llm"), ".docx": ("docx",), ".html": ("bs4",), ".htm": ("bs4",)}
+    pdf = ("pymupdf", "pymupdf4llm") if pdf_reader == "pymupdf" else (pdf_reader,)
+    readers = {".pdf": pdf, ".docx": ("docx",), ".html": ("bs4",), ".htm": ("bs4",)}
     formats = {file.suffix.lower() for file in files_at(path)}
     packages = {name for suffix in formats for name in readers.get(suffix, ())}
     return Needs(packages=tuple(sorted(packages)), extra="docs")
