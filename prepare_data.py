@@ -1,6 +1,6 @@
 """Stage 1: read the sources, keep what is usable once, and split it into a train and a test side.
 
-    python prepare_data.py prepare --sources all
+    python prepare_data.py prepare --sources manim_package
     python prepare_data.py prepare --sources manim_package my_scenes --output-dir data_formatted
     python prepare_data.py prepare --sources all --workers 4 --keep-going
     python prepare_data.py list-sources

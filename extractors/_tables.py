@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import math
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import date, datetime, time
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 
+from extractors._packed import unpacked
 from extractors._rows import BadRow
 
 # The shapes that prepare_data.py converts by itself; the names say which column is which.
@@ -60,40 +58,14 @@ def read_rows(path: Path, file_format: str, name: str) -> Iterator[Row]:
     yield from readers[file_format](path, name)
 
 
-@contextmanager
-def _unpacked(path: Path) -> Iterator[Any]:
-    """The bytes of a file, packed or not: what it begins with decides, for names are changed on the way."""
-    with path.open("rb") as file:
-        start = file.read(4)
-        file.seek(0)
-        try:
-            if start[:2] == b"\x1f\x8b":
-                yield gzip.GzipFile(fileobj=file)
-            elif start == b"\x28\xb5\x2f\xfd":
-                yield from _unpacked_zst(file)
-            else:
-                yield file
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise click.ClickException(f"{path}: broken, it can not be unpacked: {error}") from error
-
-
-def _unpacked_zst(file: BinaryIO) -> Iterator[Any]:
-    import zstandard
-
-    try:
-        yield io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
-    except zstandard.ZstdError as error:
-        raise EOFError(str(error)) from error
-
-
 def _json_rows(path: Path, name: str) -> Iterator[Row]:
     # Many a file named .json holds one object a line, and the reverse: what it begins with decides.
-    with _unpacked(path) as file:
+    with unpacked(path) as file:
         start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
     if start[:1] == b"[":
         yield from _array_rows(path, name)
         return
-    with _unpacked(path) as lines:
+    with unpacked(path) as lines:
         for number, line in enumerate(lines, 1):
             if text := line.removeprefix(b"\xef\xbb\xbf").strip():
                 yield _json_row(text, {"path": name, "line": number})
@@ -102,7 +74,7 @@ def _json_rows(path: Path, name: str) -> Iterator[Row]:
 def _array_rows(path: Path, name: str) -> Iterator[Row]:
     import msgspec
 
-    with _unpacked(path) as file:
+    with unpacked(path) as file:
         data = file.read().removeprefix(b"\xef\xbb\xbf")
     try:
         items = msgspec.json.decode(data, type=list[msgspec.Raw])
@@ -128,7 +100,7 @@ def _json_row(text: bytes, origin: Origin) -> Row:
 
 def _csv_rows(path: Path, name: str) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)  # the default of 128 KiB is shorter than some programs
-    with _unpacked(path) as packed, io.TextIOWrapper(packed, "utf-8-sig", newline="") as file:
+    with unpacked(path) as packed, io.TextIOWrapper(packed, "utf-8-sig", newline="") as file:
         # strict: else a quote that never closes swallows the rest of the file as one field
         reader = csv.reader(file, "excel-tab" if ".tsv" in PurePath(name).suffixes[-2:] else "excel", strict=True)
         try:

@@ -4,6 +4,9 @@
       type: arxiv
       categories: [cs.LG, cs.AI]   # the newest papers of each, or
       per_category: 7
+      min_section: 100             # a shorter section is rejected
+      figures: true                # write them beside the papers
+      api_url: https://export.arxiv.org/api/query
       ids: ["1706.03762v7"]        # these papers, or
       path: papers/                # your own PDF files, without any network
       delay: 3.0                   # seconds between two requests, as arXiv asks for

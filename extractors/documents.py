@@ -5,6 +5,9 @@
       path: papers/              # a file, or a folder with files of any of these formats
       splitter: recursive        # at paragraphs, lines, sentences, words; or character, or token
       chunk_size: 1024           # characters, or tokens
+      separators: ["\\n\\n", " "]  # where recursive may cut, the best place first
+      strip_headers_footers: true    # lines that many pages begin or end with
+      clean_whitespace: true
       overlap: 128
       min_chunk: 100             # a shorter chunk is rejected
       tokenizer: tokenizer.json  # for the splitter token; else words and signs are counted

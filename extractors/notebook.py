@@ -4,7 +4,8 @@
       type: notebook
       path: lessons/              # a notebook, or a folder; or repo, url and revision as in the type github
       include: ["*.ipynb"]
-      assets: replace             # and voiceover, keep_imports, licence, youtube as in the type github
+      exclude: ["*/old/*"]
+      assets: replace             # and voiceover, keep_imports and youtube as in the type github
       describe: true              # take the Markdown before a cell as its description, not only as its context
 
 Magics such as `%%manim -v WARNING -ql Name` are left out. Nothing is run.
@@ -55,14 +56,12 @@ def extract(
     assets: Literal["keep", "replace", "reject"] = "replace",
     voiceover: Literal["rewrite", "reject"] = "rewrite",
     keep_imports: list[str] | None = None,
-    licence: str | None = None,
     youtube: dict[str, str] | None = None,
     describe: bool = False,
 ) -> Iterator[Row]:
     """One row for each scene, in the order of the notebooks and of their cells."""
     wishes = Wishes(assets, voiceover, False, {"manim", *(keep_imports or [])}, youtube or {})
     for repository in open_repositories(fetch, repo, url, path, revision):
-        repository = repository._replace(licence=licence or repository.licence)
         yield from left_out(repository, include or ["*.ipynb"], exclude or [])
         modules = _modules_of(repository, wishes)
         for name in chosen(repository.files, include or ["*.ipynb"], exclude or []):
