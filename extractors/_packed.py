@@ -1,4 +1,4 @@
-"""Reads files that are packed with gzip or zstd as if they were not; one that is cut off is an error, and never short."""
+"""Reads files that are packed with gzip or zstd as if they were not; one that is cut off is an error."""
 
 from __future__ import annotations
 
