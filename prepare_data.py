@@ -56,7 +56,13 @@ class Plan(NamedTuple):
         function = extractors.offer(self.extract, name) if self.extract else None
         if not function or not self.extract:
             return None
-        return ask(function, every_argument(self.extract, self.arguments, self.fetch))
+        try:
+            return ask(function, every_argument(self.extract, self.arguments, self.fetch))
+        except click.UsageError as error:
+            raise click.UsageError(f"{self.source.place}: {error.message}") from error
+        except Exception as error:  # code of others; it is named
+            fault = f"the function {name} of the type {self.source.type} fails: {type(error).__name__}: {error}"
+            raise click.UsageError(f"{self.source.place}: {fault}") from error
 
 
 class Job(NamedTuple):
@@ -89,10 +95,7 @@ def plan(source: Source, fetch: Fetch) -> Plan:
         return Plan(source, fetch, None, {}, [broken])
     fetch = fetch._replace(folder=fetch.folder / source.type)
     checked = Plan(source, fetch, extract, bind(source, extract, fetch), [])
-    try:
-        needs = checked.ask("needs")
-    except click.UsageError as error:
-        raise click.UsageError(f"{source.place}: {error.message}") from error
+    needs = checked.ask("needs")
     return checked._replace(lacks=needs.missing()) if needs else checked
 
 

@@ -23,6 +23,7 @@ from test_extractors_arxiv import Arxiv
 from test_extractors_github import make_repository, scene
 from test_extractors_hubs import FILES, kaggle_environment
 from test_extractors_notebook import notebook
+from test_prepare_data import package
 
 import extractors
 from extractors import Fetch, load, offer
@@ -162,6 +163,17 @@ def test_a_place_that_can_be_none_is_named_with_its_line_before_anything_is_read
         assert f"sources.yaml:2: b: {message}" in done.err, done.err
         assert done.err.count("\n") == 1
     assert message in listed(tmp_path)["b"]["fault"]
+
+
+@pytest.mark.parametrize("function", ["needs", "is_cached"])
+def test_a_fault_in_what_a_type_says_of_itself_is_named_with_the_type(tmp_path, function):
+    text = f"def {function}(**others):\n    return {{}}['x']\n\ndef extract(*, path: str = 'p'):\n    yield {{}}\n"
+    env = {"PYTHONPATH": str(package(tmp_path / "site", "faulty", text))}
+    (tmp_path / "sources.yaml").write_text("a: {type: faulty}\n")
+    message = f"sources.yaml:1: a: the function {function} of the type faulty fails: KeyError: 'x'"
+    assert listed(tmp_path, env)["a"]["fault"] == message
+    if function == "needs":
+        assert prepare(tmp_path, check=2, env=env).err == f"Error: {message}\n"
 
 
 # --- what is at hand ------------------------------------------------------------------------------------------------
