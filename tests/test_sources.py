@@ -19,7 +19,6 @@ import yaml
 from conftest import CLEAN, ROOT, read_rows, record, run_script, write_rows
 from fake_hubs import HuggingFace, Kaggle
 from test_extractors import EXAMPLE, make_wheel
-from test_extractors_arxiv import Arxiv
 from test_extractors_github import make_repository, scene
 from test_extractors_hubs import FILES, kaggle_environment
 from test_extractors_notebook import notebook
@@ -245,6 +244,8 @@ class web:
 
 
 def test_papers_are_at_hand_when_their_list_and_all_files_are(tmp_path):
+    from test_extractors_arxiv import Arxiv  # it needs an extra, which the other tests here do without
+
     arxiv = Arxiv()
     options = {"api_url": f"{arxiv.url}/api/query", "categories": ["cs.LG"]}
     fetch = Fetch(tmp_path / "cache")
