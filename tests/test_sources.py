@@ -371,6 +371,9 @@ def test_a_run_that_is_stopped_ends_the_programs_that_it_started_with_their_chil
     process.send_signal(how)
     error = process.communicate(timeout=30)[1].decode()
     assert (process.returncode, error.strip().count("\n")) == (130, 0), error
+    until = time.monotonic() + 10  # the system takes its time to end what was killed
+    while any(map(is_running, started(tmp_path))) and time.monotonic() < until:
+        time.sleep(0.02)
     assert [number for number in started(tmp_path) if is_running(number)] == []
     assert [path for path in (tmp_path / ".cache").rglob("*") if not path.is_dir()] == []
 
