@@ -1,6 +1,6 @@
 """Stage 1: read the sources, keep what is usable once, and split it into a train and a test side.
 
-    python prepare_data.py prepare --sources all
+    python prepare_data.py prepare --sources manim_package
     python prepare_data.py prepare --sources manim_package my_scenes --output-dir data_formatted
     python prepare_data.py prepare --sources all --workers 4 --keep-going
     python prepare_data.py prepare --sources all --augmentation
@@ -60,7 +60,13 @@ class Plan(NamedTuple):
         function = extractors.offer(self.extract, name) if self.extract else None
         if not function or not self.extract:
             return None
-        return ask(function, every_argument(self.extract, self.arguments, self.fetch))
+        try:
+            return ask(function, every_argument(self.extract, self.arguments, self.fetch))
+        except click.UsageError as error:
+            raise click.UsageError(f"{self.source.place}: {error.message}") from error
+        except Exception as error:  # code of others; it is named
+            fault = f"the function {name} of the type {self.source.type} fails: {type(error).__name__}: {error}"
+            raise click.UsageError(f"{self.source.place}: {fault}") from error
 
 
 class Job(NamedTuple):
@@ -189,8 +195,8 @@ def why_nothing(result: Result) -> str:
     reasons = [f"{count:,} {code}" for code, count in sorted(result.reasons().items())]
     first = next((row for reading in result.readings for row in reading.rejected), None)
     example = f" (the first: {first['metadata']['error']['message']})" if first else ""
-    gone = [f"{name} is missing: {reason}" for name, reason in result.missing.items()]
-    return "; ".join([*filter(None, [", ".join(reasons) + example]), *gone]) or "the sources gave no rows"
+    gone = f"missing: {listing.name_missing(result.missing)}" if result.missing else ""
+    return "; ".join(filter(None, [", ".join(reasons) + example, gone])) or "the sources gave no rows"
 
 
 @click.group(context_settings=schema.CONTEXT)
@@ -326,18 +332,16 @@ def list_sources(sources_file: Path, cache_dir: str, as_json: bool) -> None:
 
 
 def state_of(source: Source, fetch: Fetch) -> dict[str, Any]:
-    """Whether a source is at hand (yes, no, local or unknown), what it lacks, and what is wrong with its entry."""
-    cached = "local" if source.options.get("path") else "unknown"
+    """Whether a source is at hand (see `listing.CACHED`), what it lacks, and what is wrong with its entry."""
     if not source.entry.type:
         return {"cached": None, "lacks": [], "fault": None}
     try:
         checked = plan(source, fetch)
-    except click.UsageError as error:
-        return {"cached": cached, "lacks": [], "fault": error.message}
-    is_cached = None if cached == "local" else checked.ask("is_cached")
-    if is_cached is not None:
-        cached = "yes" if is_cached else "no"
-    return {"cached": cached, "lacks": checked.lacks, "fault": None}
+        at_hand = checked.ask("is_cached")
+    except click.ClickException as error:
+        return {"cached": "unknown", "lacks": [], "fault": error.message}
+    words = {True: "local", False: "missing"} if source.options.get("path") else {True: "yes", False: "no"}
+    return {"cached": words.get(at_hand, "unknown"), "lacks": checked.lacks, "fault": None}
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import schema
+from stages.prepare_data import listing
 from stages.prepare_data.outputs import STAGE, Reading, Result
 from stages.prepare_data.statistics import Statistics
 
@@ -24,7 +25,7 @@ def report(result: Result, written: Statistics, output_dir: str, *, with_table: 
         f" {counts['rejected']:,} rejected, {counts['merged']:,} merged{more} -> {output_dir}"
     )
     if result.missing:
-        raise schema.Incomplete("missing: " + "; ".join(f"{name}: {why}" for name, why in result.missing.items()))
+        raise schema.Incomplete(f"missing: {listing.name_missing(result.missing)}")
 
 
 def table(readings: list[Reading], written: Statistics) -> list[str]:
