@@ -39,7 +39,7 @@ def bound_names(code: str) -> frozenset[str] | None:
 
     The symbol table costs less than the syntax tree, and parses just as strictly.
     """
-    import _symtable  # what the module symtable wraps in objects, three times as slow
+    import _symtable  # type: ignore[import-not-found]  # what the module symtable wraps in objects, three times as slow
 
     try:
         with warnings.catch_warnings():
@@ -47,7 +47,7 @@ def bound_names(code: str) -> frozenset[str] | None:
             tables = [_symtable.symtable(code, "<code>", "exec")]
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
         return None
-    bound = set()
+    bound: set[str] = set()
     while tables:
         table = tables.pop()
         tables.extend(table.children)
@@ -70,9 +70,9 @@ def normal_form(code: str) -> str:
             continue
         if first in "#\\":
             continue
-        if line:
-            found.append(_block(len(line.expandtabs()) - 1, indents) if found else "")
-            line = ""
+        if line and found:
+            found.append(_block(len(line.expandtabs()) - 1, indents))
+        line = ""
         if first in "([{":
             depth += 1
         elif first in ")]}":
