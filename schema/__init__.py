@@ -28,6 +28,7 @@ from schema._near import Bridge, Finder, Link, Marks, MarkWriter, links, marks, 
 from schema._record import SCHEMA_FILE, Fault, Record, canonical, encode, problem, sha256
 from schema._report import Failure, Incomplete, group, log, main, progress, set_verbosity
 from schema._stage import Run, run
+from schema._tokens import parses
 
 __all__ = [
     "CONTEXT",
@@ -66,6 +67,7 @@ __all__ = [
     "main",
     "marks",
     "options",
+    "parses",
     "problem",
     "progress",
     "read",

@@ -56,6 +56,10 @@ def bound_names(code: str) -> frozenset[str] | None:
     return frozenset(bound - {"self"})
 
 
+def parses(code: str) -> bool:
+    return bound_names(code) is not None
+
+
 def normal_form(code: str) -> str:
     """Equal for programs that differ in comments, blank lines and formatting alone; strings and blocks count."""
     if bound_names(code) is None:

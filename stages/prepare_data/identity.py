@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import click
 
 import schema
 from schema import Bridge, Link, Marks
@@ -36,6 +38,53 @@ class Policy(NamedTuple):
         return [field for field in ("code", "description", "both", "near") if field in fields]
 
 
+# Every option of this stage that says what a duplicate is; the names are those of Policy.
+OPTIONS = [
+    click.option("--deduplicate/--no-deduplicate", default=True, help="Keep one record of those that say the same."),
+    click.option(
+        "--tag-only", is_flag=True, help="Keep duplicates, and let metadata.duplicate_of say what they repeat."
+    ),
+    click.option(
+        "--near-threshold",
+        default=0.7,
+        type=click.FloatRange(0.3, 1),
+        metavar="S",
+        help="Share of equal runs of tokens from which code counts as the same; 1 is for equal code alone.",
+    ),
+    click.option(
+        "--normalise",
+        default="alpha",
+        type=click.Choice(["alpha", "raw"]),
+        help="Compare code without the names that it gives itself, or as written.",
+    ),
+    click.option(
+        "--same-code",
+        default="merge",
+        type=click.Choice(["merge", "keep"]),
+        help="Same code, different descriptions: one record, or all of them.",
+    ),
+    click.option(
+        "--same-description",
+        default="merge",
+        type=click.Choice(["merge", "keep"]),
+        help="Same description, different code: one record, or all of them.",
+    ),
+    click.option(
+        "--max-descriptions",
+        default=4,
+        type=click.IntRange(1),
+        metavar="N",
+        help="Code under more different descriptions than this is suspicious: they can not all be true.",
+    ),
+    click.option(
+        "--many-descriptions",
+        default="flag",
+        type=click.Choice(["ignore", "flag", "drop"]),
+        help="What becomes of suspicious code: a note in the metadata, or the rejects file.",
+    ),
+]
+
+
 class Decision(NamedTuple):
     """What becomes of each record, by its number over all sources."""
 
@@ -46,6 +95,29 @@ class Decision(NamedTuple):
 
     def dropped(self, number: int, policy: Policy) -> bool:
         return policy.many_descriptions == "drop" and number in self.descriptions
+
+
+def options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+def decide(marks: Marks, order: list[int], policy: Policy, test_ratio: float, seed: int) -> Decision:
+    """Merge duplicates, then split what is left; records behind those of `order` stand in other files."""
+    read, descriptions = len(order), dict[int, int]()
+    if policy.many_descriptions != "ignore":
+        descriptions = many_descriptions(marks, read, policy.max_descriptions)
+    if policy.many_descriptions == "drop":
+        order = [number for number in order if number not in descriptions]
+    merged = dict[int, Link]()
+    if policy.deduplicate:
+        merged = merge_duplicates(marks, order, range(read, len(marks)), policy)
+    stays = [number for number in order if policy.tag_only or number not in merged]
+    found = dict(zip(stays, split(marks, stays, test_ratio, seed), strict=True))
+    side = {number: place for number, place in found.items() if isinstance(place, int)}
+    bridges = {number: place for number, place in found.items() if isinstance(place, Bridge)}
+    return Decision(merged, side, bridges, descriptions)
 
 
 def merge_duplicates(marks: Marks, order: Iterable[int], firm: Iterable[int], policy: Policy) -> dict[int, Link]:
