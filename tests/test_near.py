@@ -75,7 +75,8 @@ OTHER = PROGRAM[: PROGRAM.index("        for")] + "\n".join(
     f"        self.play(Rotate(sun, {n} * DEGREES), Indicate(path, scale_factor={n}))" for n in range(2, 7)
 )
 SENTENCES = (
-    "The sum of two even numbers is even. So is their product, and so is their difference, for the same reason. "
+    "The sum of two even numbers is even. So is their product, and so is their difference, for one reason. "
+    "An odd number is an even one and one more; two of them hold two more, and two is an even number itself."
 )
 
 
