@@ -24,19 +24,26 @@ from schema._identity import (
     share,
 )
 from schema._ledger import audit, file_facts, write_ledger
+from schema._near import Bridge, Finder, Link, Marks, MarkWriter, links, marks, sides
 from schema._record import SCHEMA_FILE, Fault, Record, canonical, encode, problem, sha256
 from schema._report import Failure, Incomplete, group, log, main, progress, set_verbosity
 from schema._stage import Run, run
+from schema._tokens import parses
 
 __all__ = [
     "CONTEXT",
     "SCHEMA_FILE",
     "VERSION",
+    "Bridge",
     "Contract",
     "Failure",
     "Fault",
+    "Finder",
     "Held",
     "Incomplete",
+    "Link",
+    "MarkWriter",
+    "Marks",
     "Record",
     "Reject",
     "Run",
@@ -54,10 +61,13 @@ __all__ = [
     "folder",
     "group",
     "ledger_path",
+    "links",
     "lock",
     "log",
     "main",
+    "marks",
     "options",
+    "parses",
     "problem",
     "progress",
     "read",
@@ -68,6 +78,7 @@ __all__ = [
     "set_verbosity",
     "sha256",
     "share",
+    "sides",
     "to_record",
     "write",
     "write_ledger",

@@ -13,7 +13,7 @@ import textwrap
 
 import pytest
 import yaml
-from conftest import CLEAN, ROOT, SCENE, read_rows, record, run_script
+from conftest import CLEAN, ROOT, read_rows, record, run_script
 
 import extractors
 
@@ -53,7 +53,7 @@ def test_six_lines_of_yaml_add_a_data_set(tmp_path):
         writer = csv.writer(file)
         writer.writerow(["prompt", "python_code", "level"])
         for number in range(4):
-            code = SCENE.format(name=f"S{number}", shape="Dot", colour="RED", way="UP")
+            code = record(number)["code"]
             writer.writerow([f"Draw scene {number}.", code, "easy"])
     script, *arguments = BLOCKS["bash"][0].split()[1:]
     assert "4 in, " in run_script(script, *arguments, cwd=tmp_path, check=0).err

@@ -17,12 +17,12 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
-from conftest import ROOT, SCENE, read_rows, run_script
+from conftest import ROOT, read_rows, record, run_script
 from fake_hubs import COMMIT, HuggingFace, Kaggle
 
 from extractors import BadRow, Fetch, load
 
-CODE = [SCENE.format(name=f"Hub{number}", shape="Circle", colour="RED", way="UP") for number in range(6)]
+CODE = [record(number)["code"].replace("Scene" + str(number), f"Hub{number}") for number in range(6)]
 
 
 def as_csv(rows):
