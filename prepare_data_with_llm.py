@@ -17,29 +17,15 @@ the file change, not for equal programs. Without a key in the environment or in 
 from __future__ import annotations
 
 import functools
-import os
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 import schema
 from schema import Contract
-from stages.prepare_data_with_llm import keys
-from stages.prepare_data_with_llm.prompt import DEFAULT, load
-from stages.prepare_data_with_llm.rows import describe_offline, is_wanted
-
-if TYPE_CHECKING:
-    from stages.prepare_data_with_llm.online import Job
-
-STAGE = "generate-descriptions"
-CACHE = ".cache/llm"
-URL_NAMES = {"openai": "OPENAI_BASE_URL", "anthropic": "ANTHROPIC_BASE_URL"}
+from stages.prepare_data_with_llm.service import Service, cache_option
+from stages.prepare_data_with_llm.service import options as service_options
 
 
 @click.group(context_settings=schema.CONTEXT)
@@ -47,66 +33,35 @@ def cli() -> None:
     """Have a language model write what the data lacks, and keep every answer."""
 
 
-def cache_option(command: Any) -> Any:
-    return click.option(
-        "--cache-dir", default=CACHE, type=click.Path(path_type=Path), help="Folder that keeps every answer."
-    )(command)
-
-
 @cli.command("generate-descriptions")
 @schema.options
-@click.option(
-    "--llm",
-    type=click.Choice(["offline", "openai", "claude", "anthropic"]),
-    help="Who writes.  [default: whose key is there; offline without a key]",
-)
-@click.option("--model", help="Model to ask.  [default: gpt-4o-mini, claude-haiku-5-5]")
-@click.option("--base-url", metavar="URL", help="Another server that speaks the provider's protocol.")
-@click.option("--concurrency", default=16, type=click.IntRange(1, 4096), help="Calls under way at the same time.")
-@click.option("--rpm", type=click.IntRange(1), metavar="N", help="Most calls in a minute.  [default: no limit]")
-@click.option("--retries", default=5, type=click.IntRange(0, 100), help="Further attempts after a passing failure.")
-@click.option("--timeout", default=120.0, type=click.FloatRange(0.1), metavar="S", help="Seconds for one call.")
+@service_options
 @click.option("--max-tokens", default=400, type=click.IntRange(16), metavar="N", help="Longest answer, in tokens.")
 @click.option("--prompt", type=click.Path(path_type=Path), metavar="FILE", help="Prompt file to use instead of ours.")
-@click.option("--api-key-file", type=click.Path(path_type=Path), metavar="FILE", help="File with nothing but the key.")
 @click.option("--all", "everything", is_flag=True, help="Describe every row, also those that have a description.")
-@click.option("--dry-run", is_flag=True, help="Say what would be asked, ask nothing, write nothing.")
-@cache_option
-def generate_descriptions(contract: Contract, llm: str | None, cache_dir: Path, dry_run: bool, **asked: Any) -> None:
+def generate_descriptions(
+    contract: Contract, service: Service, max_tokens: int, prompt: Path | None, everything: bool
+) -> None:
     """Describe programs as the requests that they answer."""
-    for name in ("prompt", "api_key_file"):
-        if asked[name] and not asked[name].is_file():
-            raise click.UsageError(f"--{name.replace('_', '-')} {asked[name]}: there is no such file")
-    provider, key = keys.choose(llm, asked["api_key_file"])
-    if llm is None:
-        schema.log(f"--llm {provider}: " + ("its key is here" if key else "there is no key, so nobody is asked"))
-    if provider == "offline":
-        run_offline(contract, asked["everything"], dry_run)
+    if prompt and not prompt.is_file():
+        raise click.UsageError(f"--prompt {prompt}: there is no such file")
+    if service.provider == "offline":
+        describe_offline(contract, everything, service.dry_run)
         return
-    job = plan(provider, **asked)
-    if dry_run:
-        rehearse_online(contract, job, cache_dir)
-        return
-    run_online(contract, job, key, cache_dir, **asked)
+    from stages.prepare_data_with_llm.describe import NAME, Describing
+    from stages.prepare_data_with_llm.online import perform
+    from stages.prepare_data_with_llm.prompt import DEFAULT, load
+
+    task = Describing(service, load(prompt or DEFAULT), max_tokens, everything)
+    perform(NAME, contract, service, task, {"llm": service.author, "prompt": task.prompt.name, "all": everything})
 
 
-def plan(provider: str, model: str | None, base_url: str | None, prompt: Path | None, **asked: Any) -> Job:
-    """What is asked of whom, with what the user left open filled in."""
-    from urllib.parse import urlsplit
-
-    from stages.prepare_data_with_llm.online import Job
-    from stages.prepare_data_with_llm.providers import DEFAULT_MODELS, DEFAULT_URLS
-
-    url = base_url or os.environ.get(URL_NAMES[provider]) or DEFAULT_URLS[provider]
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise click.UsageError(f"--base-url {url}: it begins with http:// or https:// and names a host")
-    model = model or DEFAULT_MODELS[provider]
-    return Job(provider, model, url, load(prompt or DEFAULT), asked["max_tokens"], asked["everything"])
-
-
-def run_offline(contract: Contract, everything: bool, dry_run: bool) -> None:
+def describe_offline(contract: Contract, everything: bool, dry_run: bool) -> None:
     """Rows are independent of each other here, so that --workers share them."""
+    from stages.prepare_data_with_llm.describe import NAME as STAGE
     from stages.prepare_data_with_llm.offline import NAME
+    from stages.prepare_data_with_llm.online import rehearsal
+    from stages.prepare_data_with_llm.rows import describe_offline, is_wanted
 
     if dry_run:
         with rehearsal(contract) as run:
@@ -115,43 +70,6 @@ def run_offline(contract: Contract, everything: bool, dry_run: bool) -> None:
         return
     with schema.run(STAGE, contract, params={"llm": NAME, "all": everything}) as run:
         run.map(functools.partial(describe_offline, everything=everything))
-
-
-def run_online(contract: Contract, job: Job, key: str, cache_dir: Path, **asked: Any) -> None:
-    from stages.prepare_data_with_llm.answers import open_answers
-    from stages.prepare_data_with_llm.engine import Limits
-    from stages.prepare_data_with_llm.online import describe_online
-
-    limits = Limits(asked["concurrency"], asked["rpm"], asked["retries"])
-    params = {"llm": job.author, "prompt": job.prompt.name, "all": job.everything}
-    with open_answers(cache_dir) as answers, schema.run(STAGE, contract, params=params) as run:
-        describe_online(run, job, answers, limits, key, asked["timeout"])
-
-
-def rehearse_online(contract: Contract, job: Job, cache_dir: Path) -> None:
-    from stages.prepare_data_with_llm.answers import open_answers
-    from stages.prepare_data_with_llm.online import rehearse
-
-    is_there = (cache_dir / "cache.db").exists()
-    with open_answers(cache_dir) if is_there else nullcontext() as answers, rehearsal(contract) as run:
-        click.echo("\n".join(rehearse(run.records(), job, answers)))
-
-
-@contextmanager
-def rehearsal(contract: Contract) -> Iterator[schema.Run]:
-    """A run whose files nobody sees: the same rows are taken as in a real one, and nothing is left of it."""
-
-    class Over(Exception):
-        pass
-
-    with tempfile.TemporaryDirectory() as folder:
-        places = replace(contract, output=f"{folder}/out.jsonl", rejects=f"{folder}/rejects.jsonl")
-        try:
-            with schema.run(STAGE, places, params={}) as run:
-                yield run
-                raise Over
-        except Over:
-            return
 
 
 @cli.command("cache-stats")

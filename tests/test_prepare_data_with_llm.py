@@ -674,6 +674,6 @@ SENT = [
 
 @pytest.mark.parametrize(("provider", "url", "model", "expected"), SENT)
 def test_only_what_a_model_takes_is_sent(provider, url, model, expected):
-    from stages.prepare_data_with_llm.providers import sent_parameters
+    from stages.prepare_data_with_llm.providers import host_of, sent_parameters
 
-    assert sent_parameters(provider, url, model) == expected
+    assert sent_parameters(provider, host_of(url), model, 0.1) == expected

@@ -4,14 +4,15 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import schema
 from schema import Fault
 from stages.prepare_data_with_llm.answers import Answers
-from stages.prepare_data_with_llm.prompt import parse_answer
-from stages.prepare_data_with_llm.providers import Answer, Fatal, Provider, Refused, Request, Transient
+from stages.prepare_data_with_llm.providers import Fatal, Provider, Refused, Transient
+from stages.prepare_data_with_llm.questions import Answer, Found, Question, Request
+from stages.prepare_data_with_llm.service import Service
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
 LONGEST_RETRY_AFTER = 600.0  # a provider that asks for more has said no
@@ -26,13 +27,6 @@ class Unusable(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.fault = Fault(code, message)
-
-
-@dataclass(frozen=True)
-class Limits:
-    concurrency: int
-    per_minute: int | None
-    retries: int
 
 
 class Pace:
@@ -51,18 +45,18 @@ class Pace:
         await asyncio.sleep(start - now)
 
 
-Result = str | Fault
+Result = Found | Fault
 Pending = asyncio.Task[Result]
 
 
 class Engine:
     """The requests under way; lives inside one event loop."""
 
-    def __init__(self, connect: Callable[[], Provider], answers: Answers, limits: Limits) -> None:
-        self.connect, self.answers, self.limits = connect, answers, limits
+    def __init__(self, connect: Callable[[], Provider], answers: Answers, service: Service) -> None:
+        self.connect, self.answers, self.service = connect, answers, service
         self.provider: Provider | None = None  # opened for the first new request: a run from the cache needs none
-        self.slots = asyncio.Semaphore(limits.concurrency)
-        self.pace = Pace(limits.per_minute)
+        self.slots = asyncio.Semaphore(service.concurrency)
+        self.pace = Pace(service.rpm)
         self.flying: dict[str, Pending] = {}
         self.failed: dict[str, Fault] = {}  # so that equal rows share a failure instead of repeating it
         self.counts: Counter[str] = Counter()
@@ -71,15 +65,15 @@ class Engine:
         self.fatal: Fatal | schema.Failure | None = None
         self.lost_in_a_row = 0
 
-    async def begin(self, request: Request, source: str) -> Result | Pending:
+    async def begin(self, asked: Question, source: str) -> Result | Pending:
         """What the cache says, or the call that is now under way."""
-        key = request.key
+        key = asked.request.key
         if key in self.flying:
             self.counts["merged"] += 1
             return self.flying[key]
         if key in self.failed:
             return self.failed[key]
-        if (known := self.known(key)) is not None:
+        if (known := self.known(asked)) is not None:
             self.counts["cached"] += 1
             return known
         await self.slots.acquire()
@@ -88,18 +82,18 @@ class Engine:
             await self.check()
             return Fault("llm_failed", f"not tried: the last {self.lost_in_a_row} requests got no answer")
         self.provider = self.provider or self.connect()
-        task = asyncio.create_task(self.fetch(self.provider, key, request, source))
+        task = asyncio.create_task(self.fetch(self.provider, asked, source))
         self.flying[key] = task
         task.add_done_callback(lambda _: self.landed(key))
         if not self.proved:
             await self.prove(task)
         return task
 
-    def known(self, key: str) -> str | None:
-        """The description in a kept answer; it is checked again, for the checks may be newer than the answer."""
-        found = self.answers.get(key)
+    def known(self, asked: Question) -> Found | None:
+        """The meaning of a kept answer; it is read again, for the checks may be newer than the answer."""
+        found = self.answers.get(asked.request.key)
         try:
-            return parse_answer(found["text"]) if found else None
+            return Found(asked.read(found["text"]), asked.request.key) if found else None
         except ValueError:
             return None
 
@@ -122,11 +116,12 @@ class Engine:
                 await asyncio.wait(list(self.flying.values()))
             raise self.fatal
 
-    async def fetch(self, provider: Provider, key: str, request: Request, source: str) -> Result:
+    async def fetch(self, provider: Provider, asked: Question, source: str) -> Result:
         """One row's answer, kept before it counts. Failures are results, so that no task dies unheard."""
+        key = asked.request.key
         try:
-            answer, description = await self.usable(provider, request)
-            self.answers.put(key, entry(answer, request, source))
+            answer, value = await self.usable(provider, asked)
+            self.answers.put(key, entry(answer, asked.request, source))
         except Unusable as failure:
             self.failed[key] = failure.fault
             self.lost_in_a_row += failure.fault.code == "llm_failed"
@@ -137,17 +132,17 @@ class Engine:
             return Fault("llm_failed", "the run was stopped")
         self.lost_in_a_row = 0
         self.counts["answered"] += 1
-        return description
+        return Found(value, key)
 
-    async def usable(self, provider: Provider, request: Request) -> tuple[Answer, str]:
-        """An answer that holds a description; one that does not is asked for once more, with what was wrong."""
-        answer = await self.patiently(provider, request)
+    async def usable(self, provider: Provider, asked: Question) -> tuple[Answer, Any]:
+        """An answer with its meaning; one that has none is asked for once more, with what was wrong."""
+        answer = await self.patiently(provider, asked.request)
         try:
-            return answer, description_in(answer)
+            return answer, meaning_of(answer, asked)
         except ValueError as fault:
-            answer = await self.patiently(provider, once_more(request, answer, str(fault)))
+            answer = await self.patiently(provider, once_more(asked.request, answer, str(fault)))
         try:
-            return answer, description_in(answer)
+            return answer, meaning_of(answer, asked)
         except ValueError as fault:
             message = f"two answers could not be used; {fault}: {answer.text[:RAW]!r}"
             raise Unusable("llm_bad_answer", message) from None
@@ -166,7 +161,7 @@ class Engine:
                 raise Unusable("llm_invalid_request", f"the provider does not take it: {error}") from None
             except Transient as error:
                 failures, limited = failures + (not error.limited), limited + error.limited
-                spent = failures > self.limits.retries or limited > MOST_LIMITED
+                spent = failures > self.service.retries or limited > MOST_LIMITED
                 if spent or (error.wait or 0) > LONGEST_RETRY_AFTER:
                     raise Unusable("llm_failed", f"no answer after {failures + limited} attempts: {error}") from None
                 await self.rest(error.wait, failures + limited)
@@ -195,11 +190,11 @@ class Engine:
             await self.provider.client.close()
 
 
-def description_in(answer: Answer) -> str:
-    """The description, or a ValueError in words for the model and for the rejects file."""
+def meaning_of(answer: Answer, asked: Question) -> Any:
+    """What an answer says, or a ValueError in words for the model and for the rejects file."""
     if answer.finish == "length":
         raise ValueError("it was cut off at the limit of tokens")
-    return parse_answer(answer.text)
+    return asked.read(answer.text)
 
 
 def once_more(request: Request, answer: Answer, fault: str) -> Request:

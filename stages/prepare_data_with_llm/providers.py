@@ -3,48 +3,19 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import click
 
-import schema
+from stages.prepare_data_with_llm.questions import Answer, Request
+from stages.prepare_data_with_llm.service import Service
 
 DEFAULT_MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-haiku-5-5"}
 DEFAULT_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
-REQUEST_FORMAT = 1  # part of every key: to change what is sent is to ask anew
 TOLD = 300  # characters of a provider's words that are passed on
-
-
-@dataclass(frozen=True)
-class Request:
-    """Everything that shapes an answer, and nothing else."""
-
-    provider: str
-    host: str
-    model: str
-    system: str
-    user: str
-    schema: dict[str, Any]
-    max_tokens: int
-    parameters: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def key(self) -> str:
-        return schema.sha256(schema.canonical({"format": REQUEST_FORMAT, **asdict(self)}))
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a provider said."""
-
-    text: str
-    model: str
-    finish: str  # stop, length or refusal
-    input_tokens: int
-    output_tokens: int
 
 
 class Transient(Exception):
@@ -139,43 +110,48 @@ def retry_after(error: Exception) -> float | None:
 
 
 def host_of(url: str) -> str:
-    """The part of a base URL that tells two servers apart; a password in it stays out of keys and messages."""
+    """What tells two servers apart, or "" if it is no address; a password stays out of keys and messages."""
     parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return ""
     port = f":{parts.port}" if parts.port else ""
-    return f"{parts.hostname or ''}{port}{parts.path.rstrip('/')}"
+    return f"{parts.hostname}{port}{parts.path.rstrip('/')}"
 
 
-def sent_parameters(provider: str, url: str, model: str) -> dict[str, Any]:
+def sent_parameters(provider: str, host: str, model: str, temperature: float) -> dict[str, Any]:
     """What is sent besides the texts. Newer models of both providers refuse a temperature."""
     if provider == "anthropic":
         return {}
-    official = host_of(url) == host_of(DEFAULT_URLS["openai"])
+    official = host == host_of(DEFAULT_URLS["openai"])
     limit = {"limit_name": "max_completion_tokens" if official else "max_tokens"}
-    return limit | ({"temperature": 0.1} if not official or model.startswith(("gpt-4o", "gpt-4.1", "gpt-3.5")) else {})
+    takes_it = not official or model.startswith(("gpt-4o", "gpt-4.1", "gpt-3.5"))
+    return limit | ({"temperature": temperature} if takes_it else {})
 
 
-def connect(provider: str, key: str, url: str, seconds: float) -> Provider:
+def connect(service: Service) -> Provider:
     """Open a client of the official package; it never retries by itself, the engine does."""
+    settings: dict[str, Any] = {
+        "api_key": service.key,
+        "base_url": service.url,
+        "max_retries": 0,
+        "timeout": service.timeout,
+    }
     try:
         import aiohttp  # noqa: F401  # both packages fall back to a slower transport without a word
 
-        if provider == "openai":
-            from openai import AsyncOpenAI, DefaultAioHttpClient
+        if service.provider == "openai":
+            import openai
 
-            client: Any = AsyncOpenAI(
-                api_key=key, base_url=url, max_retries=0, timeout=seconds, http_client=DefaultAioHttpClient()
-            )
-            return Provider(client, ask_openai, seconds, key)
+            client: Any = openai.AsyncOpenAI(http_client=openai.DefaultAioHttpClient(), **settings)
+            return Provider(client, ask_openai, service.timeout, service.key)
         import anthropic
 
-        client = anthropic.AsyncAnthropic(
-            api_key=key, base_url=url, max_retries=0, timeout=seconds, http_client=anthropic.DefaultAioHttpClient()
-        )
+        client = anthropic.AsyncAnthropic(http_client=anthropic.DefaultAioHttpClient(), **settings)
     except ImportError as error:
         raise click.UsageError(
-            f"--llm {provider} needs the package {error.name}: pip install 'linemill[llm]'"
+            f"--llm {service.provider} needs the package {error.name}: pip install 'linemill[llm]'"
         ) from None
-    return Provider(client, ask_anthropic, seconds, key)
+    return Provider(client, ask_anthropic, service.timeout, service.key)
 
 
 async def ask_openai(client: Any, request: Request) -> Answer:
