@@ -36,6 +36,8 @@ class Service:
     cache_dir: Path
     max_usd: float | None
     price: tuple[float, float] | None
+    batch: bool
+    wait: bool
     dry_run: bool
     live: bool = True  # whether what is not in the cache is asked for now
 
@@ -100,6 +102,8 @@ def choose(
     host = host_of(url)
     if not host:
         raise click.UsageError(f"--base-url {url}: it begins with http:// or https:// and names a host")
+    if terms["batch"] and provider not in ("openai", "anthropic"):
+        raise click.UsageError(f"--batch: {provider} has no batch service that we know; leave it out")
     return Service(provider, model or DEFAULT_MODELS[provider], url, host, key, **terms)
 
 
@@ -150,6 +154,10 @@ OPTIONS = [
         type=Prices(),
         metavar="IN,OUT",
         help="Dollars for a million tokens read and written.  [default: the price table]",
+    ),
+    click.option("--batch", is_flag=True, help="Ask by the provider's batch service: half the price, up to a day."),
+    click.option(
+        "--wait/--no-wait", default=True, help="Wait for batches; without it `collect` fetches what they bring."
     ),
     click.option("--dry-run", is_flag=True, help="Say what would be asked, ask nothing, write nothing."),
     cache_option,
