@@ -16,9 +16,10 @@ import schema
 from schema import Contract, Fault, Record
 from stages.prepare_data_with_llm.answers import Answers, open_answers
 from stages.prepare_data_with_llm.batch import Batching, Outcome, keys_under_way, under_way
-from stages.prepare_data_with_llm.engine import Engine, Pending, Result, told
+from stages.prepare_data_with_llm.engine import Engine, Pending, Result
 from stages.prepare_data_with_llm.leases import Leases
 from stages.prepare_data_with_llm.money import Bill, Price, dollars, price_of
+from stages.prepare_data_with_llm.outcomes import told
 from stages.prepare_data_with_llm.providers import Fatal, connect
 from stages.prepare_data_with_llm.questions import Found, Question, Request, Task
 from stages.prepare_data_with_llm.service import Service
@@ -30,7 +31,7 @@ KEPT = "the answers so far are kept, and the same command goes on from there"
 OPEN = {
     "llm_failed": "{:,} rows got no answer; the same command asks for those alone",
     "llm_unpaid": "{:,} rows were not asked about: {} of --max-usd {} are spent; the same command goes on",
-    "llm_pending": "{:,} rows got no answer from their batch; the same command sends those alone once more",
+    "llm_pending": "{:,} rows have no answer from a batch yet; the same command goes on with those alone",
 }
 
 

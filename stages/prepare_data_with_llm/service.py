@@ -36,6 +36,7 @@ class Service:
     cache_dir: Path
     max_usd: float | None
     price: tuple[float, float] | None
+    batch_size: int
     batch: bool
     wait: bool
     dry_run: bool
@@ -155,6 +156,7 @@ OPTIONS = [
         metavar="IN,OUT",
         help="Dollars for a million tokens read and written.  [default: the price table]",
     ),
+    click.option("--batch-size", default=1, type=click.IntRange(1, 50), metavar="K", help="Rows that share one call."),
     click.option("--batch", is_flag=True, help="Ask by the provider's batch service: half the price, up to a day."),
     click.option(
         "--wait/--no-wait", default=True, help="Wait for batches; without it `collect` fetches what they bring."
