@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import click
 
 import schema
 
+SAMPLE = 2000  # answers from which the length of the next ones is guessed
 SIZE_LIMIT = 2**40  # bytes; diskcache stops at 1 GiB if it is not told, and paid answers vanish without a word
 
 
@@ -77,6 +79,15 @@ class Answers:
             self.store.set(key, value)
         except (sqlite3.Error, OSError, Timeout) as error:
             raise schema.Failure(f"{self.folder}: an answer can not be kept: {error or 'the cache is busy'}") from None
+
+    def typical_output(self, task: str, model: str) -> float | None:
+        """How many tokens an answer to this task had so far, on average; None if there is none."""
+        counts = [
+            row["usage"]["output"]
+            for _, row in islice(self.rows(), SAMPLE)
+            if row.get("task") == task and row.get("asked") == model and type(row.get("usage")) is dict
+        ]
+        return sum(counts) / len(counts) if counts else None
 
     def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for key in self.store.iterkeys():

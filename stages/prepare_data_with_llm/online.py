@@ -1,37 +1,60 @@
-"""Runs a task over the rows of a file: many calls at once, the rows in their order."""
+"""Runs a task over the rows of a file: many calls at once, the rows in their order, every dollar on a receipt."""
 
 import asyncio
 import functools
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import click
 
 import schema
 from schema import Contract, Fault, Record
-from stages.prepare_data_with_llm.answers import Answers, open_answers
+from stages.prepare_data_with_llm.answers import open_answers
 from stages.prepare_data_with_llm.engine import Engine, Pending, Result, told
+from stages.prepare_data_with_llm.leases import Leases
+from stages.prepare_data_with_llm.money import Bill, Price, dollars, price_of
 from stages.prepare_data_with_llm.providers import Fatal, connect
-from stages.prepare_data_with_llm.questions import Question, Task
+from stages.prepare_data_with_llm.questions import Found, Question, Task
 from stages.prepare_data_with_llm.service import Service
 
 LEAST_WINDOW = 256  # rows that may wait behind a slow one
 BREATH = 32  # rows from the cache after which the calls under way get their turn
+KEPT = "the answers so far are kept, and the same command goes on from there"
+# Rows that got no answer though there may be one: what to say about them at the end.
+OPEN = {
+    "llm_failed": "{:,} rows got no answer; the same command asks for those alone",
+    "llm_unpaid": "{:,} rows were not asked about: {} of --max-usd {} are spent; the same command goes on",
+    "llm_pending": "{:,} rows got no answer from their batch; the same command sends those alone once more",
+}
 
 
 def perform(stage: str, contract: Contract, service: Service, task: Task, params: dict[str, Any]) -> None:
     """A whole run of a task, or with --dry-run what it would cost; `params` go into the history of each row."""
+    price = price_of(service.provider, service.model, service.price)
+    if price is None and service.max_usd is not None and not service.dry_run:
+        raise click.UsageError(
+            f"--max-usd: nobody knows what {service.author} costs; say --price IN,OUT in dollars for a million tokens"
+        )
     if service.dry_run:
-        is_there = (service.cache_dir / "cache.db").exists()
-        with open_answers(service.cache_dir) if is_there else nullcontext() as answers, rehearsal(contract) as run:
-            click.echo("\n".join(rehearse(run.records(), task, service, answers)))
+        from stages.prepare_data_with_llm.plan import rehearse
+
+        with rehearsal(contract) as run:
+            click.echo("\n".join(rehearse(run.records(), task, service, price)))
         return
-    with open_answers(service.cache_dir) as answers, schema.run(stage, contract, params=params) as run:
-        ask(run, task, service, answers)
+    receipts = str(schema.ledger_path(contract.output)).removesuffix(".ledger.json") + ".receipts.jsonl"
+    with open_answers(service.cache_dir) as answers, Leases(service.cache_dir) as leases:
+        engine = Engine(functools.partial(connect, service), answers, leases, service, price)
+        with schema.run(stage, contract, params=params) as run:
+            if contract.output == "-":
+                ask(run, task, engine, lambda line: None)
+                return
+            with schema.atomic(Path(receipts)) as file:
+                ask(run, task, engine, file.write)
 
 
 @contextmanager
@@ -56,31 +79,40 @@ class Waiting:
     """A row on its way: nothing is asked for it, or the answer is there, or it is under way."""
 
     record: Record
+    asked: Question | None
     result: Result | Pending | None
-    note: Any
 
     def is_ready(self) -> bool:
         return not isinstance(self.result, asyncio.Task) or self.result.done()
 
 
-def ask(run: schema.Run, task: Task, service: Service, answers: Answers) -> None:
+def ask(run: schema.Run, task: Task, engine: Engine, put: Callable[[bytes], Any]) -> None:
     """Answer the rows of a run; what can not go on is one line, and everything answered so far is kept."""
-    engine = Engine(functools.partial(connect, service), answers, service)
-    kept = "the answers so far are kept, and the same command goes on from there"
+    service = engine.service
     try:
-        asyncio.run(ask_all(run, task, engine))
+        asyncio.run(ask_all(run, task, engine, put))
     except Fatal as error:
-        raise schema.Failure(f"{service.author} at {service.host}: {error}; {kept}") from None
+        raise schema.Failure(f"{service.author} at {service.host}: {error}; {KEPT}") from None
     except KeyboardInterrupt:
-        schema.log(f"{told(engine.counts)}; {kept}")
+        schema.log(f"{told(engine.counts)}; {cost(engine)}; {KEPT}")
         raise
-    schema.log(told(engine.counts))
+    schema.log(f"{told(engine.counts)}; {cost(engine)}")
     run.extra["llm"] = {"author": service.author, "host": service.host, **dict(sorted(engine.counts.items()))}
-    if lost := run.reasons["llm_failed"]:
-        run.pending(f"{lost:,} rows got no answer; the same command asks for those alone")
+    run.extra["llm"] |= {"usd": engine.price and round(engine.purse.spent, 6), "price": source_of(engine.price)}
+    for reason, message in OPEN.items():
+        if count := run.reasons[reason]:
+            run.pending(message.format(count, dollars(engine.purse.spent), service.max_usd))
 
 
-async def ask_all(run: schema.Run, task: Task, engine: Engine) -> None:
+def cost(engine: Engine) -> str:
+    return f"cost {dollars(engine.purse.spent if engine.price else None)}"
+
+
+def source_of(price: Price | None) -> str:
+    return price.source if price else "unknown"
+
+
+async def ask_all(run: schema.Run, task: Task, engine: Engine, put: Callable[[bytes], Any]) -> None:
     """Rows enter as long as there are free calls, and leave in their order."""
     window = max(LEAST_WINDOW, 8 * engine.service.concurrency)
     waiting: deque[Waiting] = deque()
@@ -88,59 +120,44 @@ async def ask_all(run: schema.Run, task: Task, engine: Engine) -> None:
         for position, record in enumerate(run.records()):
             asked = task.question(record)
             if isinstance(asked, Question):
-                waiting.append(Waiting(record, await engine.begin(asked, record["source"]), asked.note))
+                waiting.append(Waiting(record, asked, await engine.begin(asked, record["source"])))
             else:
-                waiting.append(Waiting(record, asked, None))
+                waiting.append(Waiting(record, None, asked))
             if position % BREATH == 0:
                 await asyncio.sleep(0)
             while waiting and (waiting[0].is_ready() or len(waiting) > window):
-                await leave(waiting.popleft(), run, task, engine)
+                await leave(waiting.popleft(), run, task, engine, put)
         while waiting:
-            await leave(waiting.popleft(), run, task, engine)
+            await leave(waiting.popleft(), run, task, engine, put)
     finally:
         await engine.close()
 
 
-async def leave(row: Waiting, run: schema.Run, task: Task, engine: Engine) -> None:
+async def leave(row: Waiting, run: schema.Run, task: Task, engine: Engine, put: Callable[[bytes], Any]) -> None:
     result = await row.result if isinstance(row.result, asyncio.Task) else row.result
     await engine.check()
+    if row.asked:
+        key = row.asked.request.key
+        put(receipt(row.record, key, engine.bills.pop(key, None), engine.price is not None))
     if isinstance(result, Fault):
         run.reject(row.record, result)
+    elif isinstance(result, Found) and row.asked:
+        task.settle(run, row.record, result._replace(note=row.asked.note))
     else:
-        task.settle(run, row.record, result and result._replace(note=row.note))
+        task.settle(run, row.record, None)
 
 
-def rehearse(records: Iterable[Record], task: Task, service: Service, answers: Answers | None) -> list[str]:
-    """What a run would do, without a call: rows, answers that are there, new requests, and about how many tokens."""
-    rows = wanted = cached = tokens = written = 0
-    new: set[str] = set()
-    for record in records:
-        rows += 1
-        asked = task.question(record)
-        if not isinstance(asked, Question):
-            continue
-        wanted += 1
-        request = asked.request
-        if answers and is_answered(answers, asked):
-            cached += 1
-        elif request.key not in new:
-            new.add(request.key)
-            tokens += (len(request.system) + len(request.user)) // 4
-            written += request.max_tokens
-    return [
-        f"{rows:,} rows, {wanted:,} to be asked about by {service.author}",
-        f"{cached:,} are answered in the cache, {len(new):,} new requests, {wanted - cached - len(new):,} shared",
-        f"about {tokens:,} tokens to read and at most {written:,} to write (4 characters a token)",
-        "nothing was asked and nothing was written",
-    ]
-
-
-def is_answered(answers: Answers, asked: Question) -> bool:
-    found = answers.get(asked.request.key)
-    if not found:
-        return False
-    try:
-        asked.read(found["text"])
-    except ValueError:
-        return False
-    return True
+def receipt(record: Record, key: str, bill: Bill | None, is_priced: bool) -> bytes:
+    """What one row cost in this run: nothing where the answer was there, or where another row has paid for it."""
+    paid = bill or Bill()
+    line = {
+        "id": record["metadata"]["id"],
+        "request": key,
+        "calls": paid.calls,
+        "lost": paid.lost,
+        "input_tokens": paid.input,
+        "output_tokens": paid.output,
+        "cached_tokens": paid.cached,
+        "usd": round(paid.usd, 9) if is_priced or not bill else None,
+    }
+    return schema.canonical(line) + b"\n"

@@ -16,24 +16,28 @@ from stages.prepare_data_with_llm import keys
 from stages.prepare_data_with_llm.questions import Request
 
 CACHE = ".cache/llm"
-URL_NAMES = {"openai": "OPENAI_BASE_URL", "anthropic": "ANTHROPIC_BASE_URL"}
+URL_NAMES = {"openai": "OPENAI_BASE_URL", "anthropic": "ANTHROPIC_BASE_URL", "gemini": "GEMINI_BASE_URL"}
 
 
 @dataclass(frozen=True)
 class Service:
     """Who is asked and on what terms."""
 
-    provider: str  # "offline", "openai" or "anthropic"
+    provider: str  # "offline", "openai", "anthropic" or "gemini"
     model: str
     url: str
     host: str
     key: str = field(repr=False)
     concurrency: int
     rpm: int | None
+    tpm: int | None
     retries: int
     timeout: float
     cache_dir: Path
+    max_usd: float | None
+    price: tuple[float, float] | None
     dry_run: bool
+    live: bool = True  # whether what is not in the cache is asked for now
 
     @property
     def author(self) -> str:
@@ -99,20 +103,53 @@ def choose(
     return Service(provider, model or DEFAULT_MODELS[provider], url, host, key, **terms)
 
 
+class Prices(click.ParamType[tuple[float, float]]):
+    """Two amounts of dollars."""
+
+    name = "in,out"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, float]:
+        try:
+            read, written = (float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r}: two numbers are expected, as in 0.15,0.60", param, ctx)
+        if not (0 <= read < 1e6 and 0 <= written < 1e6):
+            self.fail(f"{value!r}: a price is not negative, and below a million", param, ctx)
+        return read, written
+
+
 OPTIONS = [
     click.option(
         "--llm",
-        type=click.Choice(["offline", "openai", "claude", "anthropic"]),
+        type=click.Choice(["offline", "openai", "claude", "anthropic", "gemini"]),
         help="Who writes.  [default: whose key is there; offline without a key]",
     ),
-    click.option("--model", help="Model to ask.  [default: gpt-4o-mini, claude-haiku-5-5]"),
+    click.option("--model", help="Model to ask.  [default: gpt-4o-mini, claude-haiku-5-5, gemini-2.5-flash]"),
     click.option("--base-url", metavar="URL", help="Another server that speaks the provider's protocol."),
     click.option("--concurrency", default=16, type=click.IntRange(1, 4096), help="Calls under way at the same time."),
     click.option("--rpm", type=click.IntRange(1), metavar="N", help="Most calls in a minute.  [default: no limit]"),
+    click.option(
+        "--tpm",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Most tokens in a minute, counting the longest answers allowed.  [default: no limit]",
+    ),
     click.option("--retries", default=5, type=click.IntRange(0, 100), help="Further attempts after a passing failure."),
     click.option("--timeout", default=120.0, type=click.FloatRange(0.1), metavar="S", help="Seconds for one call."),
     click.option(
         "--api-key-file", type=click.Path(path_type=Path), metavar="FILE", help="File with nothing but the key."
+    ),
+    click.option(
+        "--max-usd",
+        type=click.FloatRange(0, min_open=True),
+        metavar="X",
+        help="Most dollars that this run may cost; a call that might cost more than is left is not made.",
+    ),
+    click.option(
+        "--price",
+        type=Prices(),
+        metavar="IN,OUT",
+        help="Dollars for a million tokens read and written.  [default: the price table]",
     ),
     click.option("--dry-run", is_flag=True, help="Say what would be asked, ask nothing, write nothing."),
     cache_option,
@@ -122,5 +159,5 @@ NAMES = [
     "model",
     "base_url",
     "api_key_file",
-    *(f.name for f in fields(Service) if f.name not in ("provider", "model", "url", "host", "key")),
+    *(f.name for f in fields(Service) if f.name not in ("provider", "model", "url", "host", "key", "live")),
 ]
