@@ -39,7 +39,7 @@ class Describing:
             return fault
         features = code_features(record["code"])
         request = self.service.request(
-            task=f"{NAME}/1",
+            task=f"{NAME}/1 {self.prompt.version}",
             system=self.prompt.system,
             user=question_about(record, features, self.prompt),
             schema=self.prompt.schema,

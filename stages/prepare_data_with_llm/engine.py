@@ -11,6 +11,7 @@ from typing import Any
 import schema
 from schema import Fault
 from stages.prepare_data_with_llm.answers import Answers
+from stages.prepare_data_with_llm.bundle import Bundles
 from stages.prepare_data_with_llm.leases import Leases
 from stages.prepare_data_with_llm.limits import Gate, Paces
 from stages.prepare_data_with_llm.money import Bill, Price, Purse, Spent, likely_tokens
@@ -43,16 +44,19 @@ class Engine:
 
     def __init__(
         self,
-        connect: Callable[[], Provider],
+        connect: Callable[[], Provider | Bundles],
         answers: Answers,
         leases: Leases,
         service: Service,
         price: Price | None,
     ) -> None:
         self.connect, self.answers, self.leases, self.service, self.price = connect, answers, leases, service, price
-        self.provider: Provider | None = None  # opened for the first new request: a run from the cache needs none
-        self.gate = Gate(service.concurrency)
-        self.paces = Paces(service.rpm, service.tpm)
+        self.provider: Provider | Bundles | None = (
+            None  # opened for the first new request: a run from the cache needs none
+        )
+        # Both count rows; with several rows in a call there may be as many more of them.
+        self.gate = Gate(service.concurrency * service.batch_size)
+        self.paces = Paces(service.rpm and service.rpm * service.batch_size, service.tpm)
         self.purse = Purse(service.max_usd)
         self.flying: dict[str, Pending] = {}
         self.calling: set[asyncio.Task[Any]] = set()
@@ -180,7 +184,7 @@ class Engine:
             except Spent as error:
                 raise Unusable("llm_unpaid", f"--max-usd {self.service.max_usd:g}: {error}") from None
             except Transient as error:
-                failures, limited = failures + (not error.limited), limited + error.limited
+                failures, limited = failures + (not error.limited and not error.again), limited + error.limited
                 spent = failures > self.service.retries or limited > MOST_LIMITED
                 if spent or (error.wait or 0) > LONGEST_RETRY_AFTER:
                     raise Unusable("llm_failed", f"no answer after {failures + limited} attempts: {error}") from None

@@ -27,7 +27,7 @@ class Judging:
         if not record["description"].strip():
             return Fault("no_description", "there is no description to judge; generate-descriptions writes one")
         request = self.service.request(
-            task=f"{NAME}/1",
+            task=f"{NAME}/1 {self.prompt.version}",
             system=self.prompt.system,
             user=self.prompt.fill(
                 description=record["description"],

@@ -4,7 +4,7 @@ import asyncio
 import functools
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,12 +14,14 @@ import click
 
 import schema
 from schema import Contract, Fault, Record
-from stages.prepare_data_with_llm.answers import open_answers
+from stages.prepare_data_with_llm.answers import Answers, open_answers
+from stages.prepare_data_with_llm.bundle import Bundles
 from stages.prepare_data_with_llm.engine import Engine, Pending, Result, told
 from stages.prepare_data_with_llm.leases import Leases
 from stages.prepare_data_with_llm.money import Bill, Price, dollars, price_of
-from stages.prepare_data_with_llm.providers import Fatal, connect
+from stages.prepare_data_with_llm.providers import Fatal, Provider, connect
 from stages.prepare_data_with_llm.questions import Found, Question, Task
+from stages.prepare_data_with_llm.replay import MISSING, Recorded, Replaying, load, recorded
 from stages.prepare_data_with_llm.service import Service
 
 LEAST_WINDOW = 256  # rows that may wait behind a slow one
@@ -29,12 +31,18 @@ KEPT = "the answers so far are kept, and the same command goes on from there"
 OPEN = {
     "llm_failed": "{:,} rows got no answer; the same command asks for those alone",
     "llm_unpaid": "{:,} rows were not asked about: {} of --max-usd {} are spent; the same command goes on",
+    MISSING: "{:,} rows have no answer in the recorded file; a run with a provider and --record makes one",
     "llm_pending": "{:,} rows got no answer from their batch; the same command sends those alone once more",
 }
 
 
-def perform(stage: str, contract: Contract, service: Service, task: Task, params: dict[str, Any]) -> None:
-    """A whole run of a task, or with --dry-run what it would cost; `params` go into the history of each row."""
+def perform(
+    stage: str, contract: Contract, service: Service, task: Task, params: dict[str, Any], parts: Sequence[str] = ()
+) -> None:
+    """A whole run of a task, or with --dry-run what it would cost; `params` go into the history of each row.
+
+    With `parts` the output is a folder that gets a file of each of these names.
+    """
     price = price_of(service.provider, service.model, service.price)
     if price is None and service.max_usd is not None and not service.dry_run:
         raise click.UsageError(
@@ -47,14 +55,32 @@ def perform(stage: str, contract: Contract, service: Service, task: Task, params
             click.echo("\n".join(rehearse(run.records(), task, service, price)))
         return
     receipts = str(schema.ledger_path(contract.output)).removesuffix(".ledger.json") + ".receipts.jsonl"
-    with open_answers(service.cache_dir) as answers, Leases(service.cache_dir) as leases:
-        engine = Engine(functools.partial(connect, service), answers, leases, service, price)
-        with schema.run(stage, contract, params=params) as run:
+    with kept_answers(service) as (answers, leases), recorded(task, answers, service.record) as task:
+        if isinstance(answers, Recorded):
+            task = Replaying(task, answers, answers.folder)
+        engine = Engine(functools.partial(bundled, service), answers, leases, service, price)
+        with schema.run(stage, contract, params=params, parts=parts) as run:
             if contract.output == "-":
                 ask(run, task, engine, lambda line: None)
                 return
             with schema.atomic(Path(receipts)) as file:
                 ask(run, task, engine, file.write)
+
+
+@contextmanager
+def kept_answers(service: Service) -> Iterator[tuple[Answers, Leases]]:
+    """The cache, and who asks for what; of a replay its file and nobody."""
+    if service.replay is None:
+        with open_answers(service.cache_dir) as answers, Leases(service.cache_dir) as leases:
+            yield answers, leases
+        return
+    with tempfile.TemporaryDirectory() as folder, Leases(Path(folder)) as leases:
+        yield load(service.replay), leases
+
+
+def bundled(service: Service) -> Provider | Bundles:
+    provider = connect(service)
+    return Bundles(provider, service.batch_size) if service.batch_size > 1 else provider
 
 
 @contextmanager

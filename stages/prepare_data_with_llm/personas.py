@@ -60,7 +60,9 @@ class Persona:
 
     def check(self, fields: dict[str, Any]) -> dict[str, str]:
         said = {name: plain(text, f"{name} of {self.name}") for name, text in fields.items() if isinstance(text, str)}
-        found = {word.lower() for text in said.values() for word in (self.pattern.findall(text) if self.pattern else ())}
+        found = {
+            word.lower() for text in said.values() for word in (self.pattern.findall(text) if self.pattern else ())
+        }
         if found:
             words = ", ".join(sorted(found))
             raise ValueError(f"{self.name} uses forbidden words: {words}; say it without them and without their forms")
@@ -78,7 +80,7 @@ class Explaining:
         if fault := unfit(record, self.everything, self.prompt.characters):
             return fault
         request = self.service.request(
-            task=f"{NAME}/1",
+            task=f"{NAME}/1 {self.prompt.version}",
             system=self.prompt.system,
             user=self.prompt.fill(
                 text=record["code"].strip(), context=about_text(record), personas="", source=record["source"]
@@ -150,15 +152,22 @@ def load_persona(name: str) -> Persona:
     settings, (voice,) = read_parts(path, SHAPE)
     check_settings(path, settings, ["question", "answer", "forbidden"])
     shape, forbidden = settings.get("schema"), settings.get("forbidden", [])
-    fields = set(shape["properties"]) if isinstance(shape, dict) and isinstance(shape.get("properties"), dict) else set()
-    for key, places in (("question", {"section"}), ("answer", fields)):
-        if not isinstance(settings.get(key), str) or not set(PLACE.findall(settings[key])) <= places or not places:
-            told = ", ".join(f"{{{{{place}}}}}" for place in sorted(places)) or "the fields of its schema"
-            raise click.UsageError(f"--persona {name}: it needs a text {key!r} with places out of {told}")
+    fields = list(shape.get("properties") or ()) if isinstance(shape, dict) else []
+    check_templates(path, settings, fields)
     if not isinstance(forbidden, list) or not all(isinstance(word, str) and word for word in forbidden):
         raise click.UsageError(f"--persona {name}: 'forbidden' is a list of words")
-    shape = {**shape, "additionalProperties": False, "required": sorted(fields, key=list(shape["properties"]).index)}
-    voice = fill(voice, {"forbidden": ", ".join(forbidden)}) if set(PLACE.findall(voice)) <= {"forbidden"} else voice
+    voice = voice.replace("{{forbidden}}", ", ".join(forbidden))
+    whole = {**settings["schema"], "required": fields, "additionalProperties": False}
     return Persona(
-        path.stem, settings["version"], voice, shape, settings["question"], settings["answer"], tuple(forbidden)
+        path.stem, settings["version"], voice, whole, settings["question"], settings["answer"], tuple(forbidden)
     )
+
+
+def check_templates(path: Path, settings: dict[str, Any], fields: list[str]) -> None:
+    if not fields:
+        raise click.UsageError(f"--persona {path}: its schema has no properties, the fields of an answer")
+    for key, places in (("question", ["section"]), ("answer", fields)):
+        text = settings.get(key)
+        if not isinstance(text, str) or not text.strip() or not set(PLACE.findall(text)) <= set(places):
+            told = ", ".join(f"{{{{{place}}}}}" for place in places)
+            raise click.UsageError(f"--persona {path}: {key!r} is a text with no places but {told}")

@@ -1,22 +1,22 @@
 """The prompt file: settings, a system part, and a user part with places for what is known about a record.
 
-    version: description/2          the settings are YAML: what an answer must look like, and its limits
-    max_tokens: 400
-    schema: {...}
+version: description/2          the settings are YAML: what an answer must look like, and its limits
+max_tokens: 400
+schema: {...}
 
-    ## system
-    ...
-    ## user
-    ...{{code}}...
+## system
+...
+## user
+...{{code}}...
 """
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -52,11 +52,6 @@ class Prompt:
         from jsonschema import Draft202012Validator
 
         return Draft202012Validator(self.schema)
-
-    def told(self, max_tokens: int | None, temperature: float | None) -> "Prompt":
-        """The prompt with the limits that the command line names."""
-        limits = {"max_tokens": max_tokens, "temperature": temperature}
-        return replace(self, **{name: value for name, value in limits.items() if value is not None})  # type: ignore[arg-type]
 
     def fill(self, **values: object) -> str:
         """The user part for one record; what stands in the record is never taken for a place."""
@@ -120,26 +115,48 @@ def read_parts(path: Path, shape: re.Pattern[str] = SHAPE) -> tuple[dict[str, An
     return settings, [part.strip() for part in found.groups()[1:]]
 
 
-def prompt_options(command: Any) -> Any:
-    """The options of every task that asks with a prompt file."""
-    options = [
-        click.option("--prompt", type=click.Path(path_type=Path), metavar="FILE", help="Prompt file to use, not ours."),
-        click.option(
-            "--max-tokens",
-            type=click.IntRange(16),
-            metavar="N",
-            help="Longest answer, in tokens.  [default: as the prompt file says]",
-        ),
-        click.option(
-            "--temperature",
-            type=click.FloatRange(0, 2),
-            metavar="T",
-            help="How freely a model writes that takes this parameter.  [default: as the prompt file says]",
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+class Wording(NamedTuple):
+    """What the command line says about a prompt."""
+
+    prompt: Path | None
+    max_tokens: int | None
+    temperature: float | None
+
+    def limit(self, prompt: Prompt) -> Prompt:
+        """The prompt with the limits that the command line names."""
+        limits = {"max_tokens": self.max_tokens, "temperature": self.temperature}
+        return replace(prompt, **{name: value for name, value in limits.items() if value is not None})  # type: ignore[arg-type]
+
+
+def prompt_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a task that has a prompt file; the command gets them as one parameter, `wording`."""
+
+    @wraps(command)
+    def with_wording(prompt: Path | None, max_tokens: int | None, temperature: float | None, **others: Any) -> Any:
+        return command(wording=Wording(prompt, max_tokens, temperature), **others)
+
+    for option in reversed(OPTIONS):
+        option(with_wording)
+    return with_wording
+
+
+OPTIONS = [
+    click.option(
+        "--prompt", type=click.Path(path_type=Path), metavar="FILE", help="Prompt file to use instead of ours."
+    ),
+    click.option(
+        "--max-tokens",
+        type=click.IntRange(16),
+        metavar="N",
+        help="Longest answer, in tokens.  [default: what the prompt file says]",
+    ),
+    click.option(
+        "--temperature",
+        type=click.FloatRange(0, 2),
+        metavar="T",
+        help="How freely to write, for models that take this.  [default: what the prompt file says]",
+    ),
+]
 
 
 def check_settings(path: Path, settings: dict[str, Any], known: Collection[str]) -> None:

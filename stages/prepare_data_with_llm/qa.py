@@ -32,7 +32,7 @@ class Examining:
         if fault := unfit(record, self.everything, self.prompt.characters):
             return fault
         request = self.service.request(
-            task=f"{NAME}/1",
+            task=f"{NAME}/1 {self.prompt.version}",
             system=self.prompt.system,
             user=self.prompt.fill(
                 text=record["code"], context=about_text(record), num_pairs=self.num_pairs, source=record["source"]
@@ -147,6 +147,6 @@ def pair_of_section(section: Any, sentences: list[str]) -> Pair | None:
         return None
     return {
         "type": "factual",
-        "question": f'What does the part "{title}" say first?',
+        "question": f'What does the document say about "{title}"?',
         "answer": " ".join(sentences[:2]),
     }

@@ -37,6 +37,9 @@ class Service:
     max_usd: float | None
     price: tuple[float, float] | None
     dry_run: bool
+    batch_size: int
+    record: Path | None
+    replay: Path | None
     live: bool = True  # whether what is not in the cache is asked for now
 
     @property
@@ -59,6 +62,8 @@ class Service:
         from stages.prepare_data_with_llm.providers import sent_parameters
 
         parameters = sent_parameters(self.provider, self.host, self.model, temperature)
+        if self.batch_size > 1:  # an answer that was written beside others is another answer
+            task = f"{task} in calls of {self.batch_size}"
         return Request(
             task, self.provider, self.host, self.model, system, user, schema, max_tokens, parameters, images, sample
         )
@@ -89,6 +94,10 @@ def choose(
     """The service that the options and the keys name, with what the user left open filled in."""
     from stages.prepare_data_with_llm.providers import DEFAULT_MODELS, DEFAULT_URLS, host_of
 
+    if (llm == "replay") != bool(terms["replay"]):
+        raise click.UsageError("--llm replay and --replay FILE need each other")
+    if terms["replay"]:
+        return replayed(model, **terms)
     if api_key_file and not api_key_file.is_file():
         raise click.UsageError(f"--api-key-file {api_key_file}: there is no such file")
     provider, key = keys.choose(llm, api_key_file)
@@ -101,6 +110,18 @@ def choose(
     if not host:
         raise click.UsageError(f"--base-url {url}: it begins with http:// or https:// and names a host")
     return Service(provider, model or DEFAULT_MODELS[provider], url, host, key, **terms)
+
+
+def replayed(model: str | None, **terms: Any) -> Service:
+    """The service that a recorded run has asked, so that its requests are the same."""
+    from stages.prepare_data_with_llm.replay import first_request
+
+    if not terms["replay"].is_file():
+        raise click.UsageError(f"--replay {terms['replay']}: there is no such file")
+    if terms["dry_run"]:
+        raise click.UsageError("--dry-run has nothing to say here: a replay asks nobody and costs nothing")
+    first = first_request(terms["replay"])
+    return Service(first.provider, model or first.model, "", first.host, "", **terms)
 
 
 class Prices(click.ParamType[tuple[float, float]]):
@@ -121,7 +142,7 @@ class Prices(click.ParamType[tuple[float, float]]):
 OPTIONS = [
     click.option(
         "--llm",
-        type=click.Choice(["offline", "openai", "claude", "anthropic", "gemini"]),
+        type=click.Choice(["offline", "openai", "claude", "anthropic", "gemini", "replay"]),
         help="Who writes.  [default: whose key is there; offline without a key]",
     ),
     click.option("--model", help="Model to ask.  [default: gpt-4o-mini, claude-haiku-5-5, gemini-2.5-flash]"),
@@ -150,6 +171,22 @@ OPTIONS = [
         type=Prices(),
         metavar="IN,OUT",
         help="Dollars for a million tokens read and written.  [default: the price table]",
+    ),
+    click.option(
+        "--batch-size",
+        default=1,
+        type=click.IntRange(1, 100),
+        metavar="K",
+        help="Rows in one call; a row that its answer leaves out is asked alone.",
+    ),
+    click.option(
+        "--record", type=click.Path(path_type=Path), metavar="FILE", help="Write every request with its answer there."
+    ),
+    click.option(
+        "--replay",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="With --llm replay: take all answers from this recorded file.",
     ),
     click.option("--dry-run", is_flag=True, help="Say what would be asked, ask nothing, write nothing."),
     cache_option,
