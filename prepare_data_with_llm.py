@@ -3,6 +3,8 @@
     python prepare_data_with_llm.py generate-descriptions --input data_formatted/train.json \\
         --output data_enhanced/train.json
     python prepare_data_with_llm.py generate-descriptions --input X --output Y --llm claude --dry-run
+    python prepare_data_with_llm.py plan --input X --llm claude
+    python prepare_data_with_llm.py collect --llm claude
     python prepare_data_with_llm.py cache-stats
     python prepare_data_with_llm.py cache-clear --yes
 
@@ -173,6 +175,38 @@ def retry(context: click.Context, source: str | None, help: bool) -> None:
     command.main(arguments, prog_name=f"{context.find_root().info_name} {command.name}", standalone_mode=False)
 
 
+@cli.command("plan", context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND] [OPTIONS]")
+@click.pass_context
+def plan(context: click.Context, words: tuple[str, ...]) -> None:
+    """Say what a command would ask and cost: the same as the command with --dry-run.
+
+    The command is generate-descriptions unless another one is named, and needs no --output here.
+    """
+    name, options = "generate-descriptions", list(words)
+    if options and options[0] in cli.commands:
+        name = options.pop(0)
+    if not any(word.split("=")[0] == "--output" for word in options):
+        options += ["--output", ".plan/nowhere"]  # neither a file nor a folder: a plan writes nothing
+    command = cli.commands[name]
+    if "dry_run" not in {parameter.name for parameter in command.params}:
+        raise click.UsageError(f"plan: {name} asks nobody, there is nothing to plan")
+    with command.make_context(name, [*options, "--dry-run"], parent=context.parent) as inner:
+        command.invoke(inner)
+
+
+@cli.command("collect")
+@service_options
+def collect(service: Service) -> None:
+    """Fetch what batches have brought into the cache; exit code 3 while some are under way."""
+    from stages.prepare_data_with_llm import online
+
+    if not (service.cache_dir / "batches").is_dir():
+        click.echo(f"{service.cache_dir}: no batch was sent", err=True)
+        return
+    online.collect(service)
+
+
 @cli.command("cache-stats")
 @cache_option
 def cache_stats(cache_dir: Path) -> None:
@@ -204,6 +238,63 @@ def cache_clear(cache_dir: Path, yes: bool) -> None:
             raise schema.Failure("nothing was removed")
         answers.store.clear()
     schema.log(f"{cache_dir}: {count:,} answers removed")
+
+
+@cli.command("cache-prune")
+@click.option("--older-than", type=click.IntRange(0), metavar="DAYS", help="Remove what is older than this.")
+@click.option("--model", help="Remove the answers of this model.")
+@click.option("--task", help="Remove the answers to this command, generate-descriptions for one.")
+@cache_option
+def cache_prune(cache_dir: Path, older_than: int | None, model: str | None, task: str | None) -> None:
+    """Remove some answers from the cache: those for which all that is said is true."""
+    from stages.prepare_data_with_llm.answers import open_answers, prune
+
+    if older_than is None and model is None and task is None:
+        raise click.UsageError("say what to remove: --older-than, --model, --task; cache-clear removes everything")
+    must_exist(cache_dir)
+    with open_answers(cache_dir) as answers:
+        count = prune(answers, older_than, model, task)
+        schema.log(f"{cache_dir}: {count:,} answers removed, {len(answers.store):,} left")
+
+
+@cli.command("cache-export")
+@click.option("--output", default="-", metavar="FILE", help='JSONL file to write; "-" is standard output.')
+@cache_option
+def cache_export(cache_dir: Path, output: str) -> None:
+    """Write every answer as a line of JSON, in the order of the keys."""
+    from stages.prepare_data_with_llm.answers import export, open_answers
+
+    must_exist(cache_dir)
+    with open_answers(cache_dir) as answers:
+        lines = export(answers)
+        if output == "-":
+            click.echo(b"\n".join(lines))
+        else:
+            with schema.atomic(Path(output)) as file:
+                file.write(b"".join(line + b"\n" for line in lines))
+    schema.log(f"cache-export: {len(lines):,} answers -> {output}")
+
+
+@cli.command("cache-explain")
+@click.argument("identity", metavar="ID")
+@click.option("--input", "rows", type=click.Path(exists=True, dir_okay=False), help="Record file to find the id in.")
+@cache_option
+def cache_explain(cache_dir: Path, identity: str, rows: str | None) -> None:
+    """Show the answer behind a row: ID begins a key of the cache, or with --input the id of a row of that file."""
+    from stages.prepare_data_with_llm.answers import explain, open_answers
+
+    must_exist(cache_dir)
+    with open_answers(cache_dir) as answers:
+        lines = explain(answers, identity, rows)
+    if not lines:
+        where = f"{rows} and {cache_dir}" if rows else str(cache_dir)
+        raise schema.Failure(f"{identity}: nothing in {where} begins with it")
+    click.echo("\n".join(lines))
+
+
+def must_exist(cache_dir: Path) -> None:
+    if not (cache_dir / "cache.db").exists():
+        raise schema.Failure(f"{cache_dir}: no answers yet")
 
 
 if __name__ == "__main__":

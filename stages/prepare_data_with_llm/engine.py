@@ -58,6 +58,7 @@ class Engine:
         self.gate = Gate(service.concurrency * service.batch_size)
         self.paces = Paces(service.rpm and service.rpm * service.batch_size, service.tpm)
         self.purse = Purse(service.max_usd)
+        self.in_batches: set[str] = set()  # keys that a batch is asking for; to ask now would be to pay twice
         self.flying: dict[str, Pending] = {}
         self.calling: set[asyncio.Task[Any]] = set()
         self.failed: dict[str, Fault] = {}  # so that equal rows share a failure instead of repeating it
@@ -79,8 +80,9 @@ class Engine:
         if (known := self.known(asked)) is not None:
             self.counts["cached"] += 1
             return known
-        if not self.service.live:
-            return Fault("llm_pending", "its batch brought no answer that can be used")
+        if not self.service.live or key in self.in_batches:
+            words = "it is in a batch that is under way" if key in self.in_batches else "its batch brought no answer"
+            return Fault("llm_pending", words)
         task = asyncio.create_task(self.fetch(asked, source))
         self.flying[key] = task
         task.add_done_callback(lambda _: self.flying.pop(key, None))

@@ -15,12 +15,13 @@ import click
 import schema
 from schema import Contract, Fault, Record
 from stages.prepare_data_with_llm.answers import Answers, open_answers
+from stages.prepare_data_with_llm.batch import Batching, Outcome, keys_under_way, under_way
 from stages.prepare_data_with_llm.bundle import Bundles
 from stages.prepare_data_with_llm.engine import Engine, Pending, Result, told
 from stages.prepare_data_with_llm.leases import Leases
 from stages.prepare_data_with_llm.money import Bill, Price, dollars, price_of
 from stages.prepare_data_with_llm.providers import Fatal, Provider, connect
-from stages.prepare_data_with_llm.questions import Found, Question, Task
+from stages.prepare_data_with_llm.questions import Found, Question, Request, Task
 from stages.prepare_data_with_llm.replay import MISSING, Recorded, Replaying, load, recorded
 from stages.prepare_data_with_llm.service import Service
 
@@ -54,17 +55,82 @@ def perform(
         with rehearsal(contract) as run:
             click.echo("\n".join(rehearse(run.records(), task, service, price)))
         return
-    receipts = str(schema.ledger_path(contract.output)).removesuffix(".ledger.json") + ".receipts.jsonl"
+    if service.batch and contract.input == "-":
+        raise click.UsageError("--batch reads the input twice; give it as a file, not as standard input")
     with kept_answers(service) as (answers, leases), recorded(task, answers, service.record) as task:
         if isinstance(answers, Recorded):
             task = Replaying(task, answers, answers.folder)
         engine = Engine(functools.partial(bundled, service), answers, leases, service, price)
-        with schema.run(stage, contract, params=params, parts=parts) as run:
-            if contract.output == "-":
-                ask(run, task, engine, lambda line: None)
-                return
-            with schema.atomic(Path(receipts)) as file:
-                ask(run, task, engine, file.write)
+        if service.batch:
+            ask_by_batch(contract, task, engine)
+        engine.in_batches = keys_under_way(service.cache_dir)
+        with schema.run(stage, contract, params=params, parts=parts) as run, receipts_of(contract) as put:
+            ask(run, task, engine, put)
+
+
+@contextmanager
+def receipts_of(contract: Contract) -> Iterator[Callable[[bytes], Any]]:
+    """Where the receipts of a run go: beside its output."""
+    if contract.output == "-":
+        yield lambda line: None
+        return
+    path = str(schema.ledger_path(contract.output)).removesuffix(".ledger.json") + ".receipts.jsonl"
+    with schema.atomic(Path(path)) as file:
+        yield file.write
+
+
+def ask_by_batch(contract: Contract, task: Task, engine: Engine) -> None:
+    """Get what is missing into the cache by batches; after that, the run takes what is there."""
+    from stages.prepare_data_with_llm.plan import make
+
+    service = engine.service
+    with schema.lock(service.cache_dir / "batches"):
+        with rehearsal(contract) as run:
+            wanted = make(run.records(), task, engine.answers).new
+        outcome = with_batches(service, engine.answers, engine.price, wanted)
+    engine.service = replace(service, live=False)
+    engine.failed |= outcome.failed
+    engine.bills |= outcome.bills
+    engine.purse.spent += outcome.spent
+    engine.counts["answered"] += outcome.answered
+    if not service.wait and (count := len(under_way(service.cache_dir, service.host))):
+        raise schema.Incomplete(
+            f"{count:,} batches are under way, nothing is written yet; `collect` fetches what they bring, "
+            "and the same command writes the rows"
+        )
+
+
+def with_batches(
+    service: Service, answers: Answers, price: Price | None, wanted: dict[str, tuple[Request, str]]
+) -> Outcome:
+    """One round with the batch service: collect, send, and wait unless --no-wait."""
+
+    async def go() -> Outcome:
+        provider = connect(service)
+        try:
+            batching = Batching(provider, service.host, answers, price)
+            await batching.run(wanted, service.max_usd, service.wait)
+        finally:
+            await provider.client.close()
+        return batching.outcome
+
+    try:
+        return asyncio.run(go())
+    except Fatal as error:
+        raise schema.Failure(f"{service.author} at {service.host}: {error}; {KEPT}") from None
+    except KeyboardInterrupt:
+        schema.log("batches that were sent go on without us; `collect`, or the same command, fetches what they bring")
+        raise
+
+
+def collect(service: Service) -> None:
+    """Take the answers of all batches that have ended; exit code 3 while others are under way."""
+    price = price_of(service.provider, service.model, service.price)
+    with open_answers(service.cache_dir) as answers, schema.lock(service.cache_dir / "batches"):
+        outcome = with_batches(service, answers, price, {})
+    schema.log(f"collect: {outcome.answered:,} answers, cost {dollars(outcome.spent if price else None)}")
+    if count := len(under_way(service.cache_dir, service.host)):
+        raise schema.Incomplete(f"{count:,} batches are still under way")
 
 
 @contextmanager

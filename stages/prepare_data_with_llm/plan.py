@@ -20,7 +20,7 @@ class Plan:
     rows: int = 0
     wanted: int = 0
     cached: int = 0
-    new: dict[str, Request] = field(default_factory=dict)
+    new: dict[str, tuple[Request, str]] = field(default_factory=dict)  # with the source of the row
 
 
 def make(records: Iterable[Record], task: Task, answers: Answers | None) -> Plan:
@@ -34,7 +34,7 @@ def make(records: Iterable[Record], task: Task, answers: Answers | None) -> Plan
         if answers and is_answered(answers, asked):
             plan.cached += 1
         else:
-            plan.new.setdefault(asked.request.key, asked.request)
+            plan.new.setdefault(asked.request.key, (asked.request, record["source"]))
     return plan
 
 
@@ -54,7 +54,7 @@ def rehearse(records: Iterable[Record], task: Task, service: Service, price: Pri
     is_there = (service.cache_dir / "cache.db").exists()
     with open_answers(service.cache_dir) if is_there else nullcontext() as answers:
         plan = make(records, task, answers)
-        requests = list(plan.new.values())
+        requests = [request for request, _ in plan.new.values()]
         typical = answers.typical_output(requests[0].task, service.model) if answers and requests else None
     read = sum(map(likely_tokens, requests))
     most = sum(request.max_tokens for request in requests)

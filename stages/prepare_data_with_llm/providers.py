@@ -2,10 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import click
@@ -21,6 +21,7 @@ DEFAULT_URLS = {
 }
 TOLD = 300  # characters of a provider's words that are passed on
 Headers = Mapping[str, str]
+T = TypeVar("T")
 
 
 class Shape(NamedTuple):
@@ -63,23 +64,34 @@ class Fatal(Exception):
 class Provider:
     """An open connection to a provider."""
 
+    name: str
     client: Any
     shape: Shape
     seconds: float
     secret: str
 
     async def call(self, request: Request) -> tuple[Answer, Headers]:
-        """The answer, or one of the three failures above; a key never stands in their words."""
-        import aiohttp
+        """The answer, with the headers that came along."""
+        return await self.guarded(self.ask(request))
+
+    async def ask(self, request: Request) -> tuple[Answer, Headers]:
         import httpx2
         import msgspec
+
+        # As bytes: to build the package's objects costs as much as all the rest of a call.
+        body = self.shape.body(request)
+        reply = await self.client.post(self.shape.path, cast_to=httpx2.Response, body=body)
+        return self.shape.read(msgspec.json.decode(reply.content), request), reply.headers
+
+    async def guarded(self, work: Awaitable[T]) -> T:
+        """What the work gives, or one of the three failures above; a key never stands in their words."""
+        import aiohttp
+        import httpx2
 
         try:
             # The package's own limit is for each read; a server that sends a byte now and then would pass it.
             async with asyncio.timeout(self.seconds):
-                # As bytes: to build the package's objects costs as much as all the rest of a call.
-                reply = await self.client.post(self.shape.path, cast_to=httpx2.Response, body=self.shape.body(request))
-            return self.shape.read(msgspec.json.decode(reply.content), request), reply.headers
+                return await work
         except TimeoutError:
             raise Transient(f"no answer within {self.seconds:g} seconds", lost=True) from None
         except (ValueError, AttributeError, TypeError, IndexError, KeyError) as error:
@@ -183,7 +195,7 @@ def connect(service: Service) -> Provider:
         raise click.UsageError(
             f"--llm {service.provider} needs the package {error.name}: pip install 'linemill[llm]'"
         ) from None
-    return Provider(client, SHAPES[service.provider], service.timeout, service.key)
+    return Provider(service.provider, client, SHAPES[service.provider], service.timeout, service.key)
 
 
 def openai_body(request: Request) -> dict[str, Any]:

@@ -36,6 +36,8 @@ class Service:
     cache_dir: Path
     max_usd: float | None
     price: tuple[float, float] | None
+    batch: bool
+    wait: bool
     dry_run: bool
     batch_size: int
     record: Path | None
@@ -96,6 +98,8 @@ def choose(
 
     if (llm == "replay") != bool(terms["replay"]):
         raise click.UsageError("--llm replay and --replay FILE need each other")
+    if terms["batch_size"] > 1 and terms["batch"]:
+        raise click.UsageError("--batch-size and --batch exclude each other: a batch service takes rows one by one")
     if terms["replay"]:
         return replayed(model, **terms)
     if api_key_file and not api_key_file.is_file():
@@ -109,6 +113,8 @@ def choose(
     host = host_of(url)
     if not host:
         raise click.UsageError(f"--base-url {url}: it begins with http:// or https:// and names a host")
+    if terms["batch"] and provider not in ("openai", "anthropic"):
+        raise click.UsageError(f"--batch: {provider} has no batch service that we know; leave it out")
     return Service(provider, model or DEFAULT_MODELS[provider], url, host, key, **terms)
 
 
@@ -118,8 +124,8 @@ def replayed(model: str | None, **terms: Any) -> Service:
 
     if not terms["replay"].is_file():
         raise click.UsageError(f"--replay {terms['replay']}: there is no such file")
-    if terms["dry_run"]:
-        raise click.UsageError("--dry-run has nothing to say here: a replay asks nobody and costs nothing")
+    if terms["dry_run"] or terms["batch"]:
+        raise click.UsageError("--dry-run and --batch have no meaning here: a replay asks nobody and costs nothing")
     first = first_request(terms["replay"])
     return Service(first.provider, model or first.model, "", first.host, "", **terms)
 
@@ -187,6 +193,10 @@ OPTIONS = [
         type=click.Path(path_type=Path),
         metavar="FILE",
         help="With --llm replay: take all answers from this recorded file.",
+    ),
+    click.option("--batch", is_flag=True, help="Ask by the provider's batch service: half the price, up to a day."),
+    click.option(
+        "--wait/--no-wait", default=True, help="Wait for batches; without it `collect` fetches what they bring."
     ),
     click.option("--dry-run", is_flag=True, help="Say what would be asked, ask nothing, write nothing."),
     cache_option,
