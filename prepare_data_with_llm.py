@@ -26,6 +26,7 @@ import click
 
 import schema
 from schema import Contract
+from stages.prepare_data_with_llm.prompt import Wording, prompt_options
 from stages.prepare_data_with_llm.service import Service, cache_option
 from stages.prepare_data_with_llm.service import options as service_options
 
@@ -38,23 +39,17 @@ def cli() -> None:
 @cli.command("generate-descriptions")
 @schema.options
 @service_options
-@click.option("--max-tokens", default=400, type=click.IntRange(16), metavar="N", help="Longest answer, in tokens.")
-@click.option("--prompt", type=click.Path(path_type=Path), metavar="FILE", help="Prompt file to use instead of ours.")
+@prompt_options
 @click.option("--all", "everything", is_flag=True, help="Describe every row, also those that have a description.")
-def generate_descriptions(
-    contract: Contract, service: Service, max_tokens: int, prompt: Path | None, everything: bool
-) -> None:
+def generate_descriptions(contract: Contract, service: Service, wording: Wording, everything: bool) -> None:
     """Describe programs as the requests that they answer."""
-    if prompt and not prompt.is_file():
-        raise click.UsageError(f"--prompt {prompt}: there is no such file")
     if service.provider == "offline":
         describe_offline(contract, everything, service.dry_run)
         return
-    from stages.prepare_data_with_llm.describe import NAME, Describing
+    from stages.prepare_data_with_llm.describe import NAME, Describing, load
     from stages.prepare_data_with_llm.online import perform
-    from stages.prepare_data_with_llm.prompt import DEFAULT, load
 
-    task = Describing(service, load(prompt or DEFAULT), max_tokens, everything)
+    task = Describing(service, wording.limit(load(wording.prompt)), everything)
     perform(NAME, contract, service, task, {"llm": service.author, "prompt": task.prompt.name, "all": everything})
 
 
@@ -74,6 +69,112 @@ def describe_offline(contract: Contract, everything: bool, dry_run: bool) -> Non
         run.map(functools.partial(describe_offline, everything=everything))
 
 
+@cli.command("generate-qa")
+@schema.options
+@service_options
+@prompt_options
+@click.option("--num-pairs", default=3, type=click.IntRange(1, 50), metavar="N", help="Pairs to make of one document.")
+@click.option("--all", "everything", is_flag=True, help="Ask about rows of every kind, not of documents alone.")
+def generate_qa(contract: Contract, service: Service, wording: Wording, num_pairs: int, everything: bool) -> None:
+    """Make questions and answers of documents: N rows of each."""
+    from stages.prepare_data_with_llm.qa import NAME, Examining, load
+
+    if service.provider == "offline":
+        question_offline(contract, num_pairs, everything, service.dry_run)
+        return
+    from stages.prepare_data_with_llm.online import perform
+
+    task = Examining(service, wording.limit(load(wording.prompt, num_pairs)), num_pairs, everything)
+    params = {"llm": service.author, "prompt": task.prompt.name, "num_pairs": num_pairs, "all": everything}
+    perform(NAME, contract, service, task, params)
+
+
+def question_offline(contract: Contract, num_pairs: int, everything: bool, dry_run: bool) -> None:
+    """Pairs whose answers are sentences of the document: headings and definitions, nothing that needs a mind."""
+    from stages.prepare_data_with_llm.online import rehearsal
+    from stages.prepare_data_with_llm.qa import NAME, OFFLINE, make_offline
+
+    params = {"llm": OFFLINE, "num_pairs": num_pairs, "all": everything}
+    with rehearsal(contract) if dry_run else schema.run(NAME, contract, params=params) as run:
+        for record in run.records():
+            made = make_offline(record, num_pairs, everything)
+            if isinstance(made, schema.Fault):
+                run.reject(record, made)
+            else:
+                run.make(record, made)
+        if dry_run:
+            counts = run.totals()
+            told = f"{counts['in']:,} rows, {counts.get('made', 0):,} pairs out of {counts['kept']:,} by {OFFLINE}"
+            click.echo(f"{told}\nnothing was written")
+
+
+@cli.command("generate-personas")
+@schema.folder_options
+@service_options
+@prompt_options
+@click.option(
+    "--persona",
+    "names",
+    multiple=True,
+    metavar="NAME|FILE",
+    help="A voice: eli5, intuitive, executive, or a file of your own.  [default: these three]",
+)
+@click.option("--all", "everything", is_flag=True, help="Explain rows of every kind, not documents alone.")
+def generate_personas(
+    contract: Contract, service: Service, wording: Wording, names: tuple[str, ...], everything: bool
+) -> None:
+    """Explain the sections of papers in several voices: one file for each voice."""
+    from stages.prepare_data_with_llm.online import perform
+    from stages.prepare_data_with_llm.personas import NAME, Explaining, load
+
+    needs_a_model(service, NAME)
+    prompt, personas = load(wording.prompt, names)
+    task = Explaining(service, wording.limit(prompt), personas, everything)
+    voices = [f"{persona.name}: {persona.version}" for persona in personas]
+    params = {"llm": service.author, "prompt": task.prompt.name, "personas": voices, "all": everything}
+    perform(NAME, contract, service, task, params, [persona.part for persona in personas])
+
+
+@cli.command("judge")
+@schema.options
+@service_options
+@prompt_options
+@click.option("--all", "everything", is_flag=True, help="Judge every row, also those that have a verdict.")
+def judge(contract: Contract, service: Service, wording: Wording, everything: bool) -> None:
+    """Say whether description and code agree: score and reason go into metadata.judge, and every row is kept."""
+    from stages.prepare_data_with_llm.judge import NAME, Judging, load
+    from stages.prepare_data_with_llm.online import perform
+
+    needs_a_model(service, NAME)
+    task = Judging(service, wording.limit(load(wording.prompt)), everything)
+    perform(NAME, contract, service, task, {"llm": service.author, "prompt": task.prompt.name, "all": everything})
+
+
+def needs_a_model(service: Service, task: str) -> None:
+    """No rule writes an explanation or a verdict that deserves the name."""
+    if service.provider == "offline":
+        raise click.UsageError(f"{task} needs a language model; name one with --llm, or a recorded run with --replay")
+
+
+@cli.command(
+    "retry", context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False
+)
+@click.option("--input", "source", metavar="FILE", type=click.Path(exists=True, dir_okay=False))
+@click.option("--help", "-h", is_flag=True, help="Show this message and exit.")
+@click.pass_context
+def retry(context: click.Context, source: str | None, help: bool) -> None:
+    """Try the rows of a rejects file again, by the command that has rejected them; it takes the options of that."""
+    from stages.prepare_data_with_llm.rejects import command_of
+
+    if help or not source:
+        click.echo(context.get_help() + "\n\nprepare_data_with_llm.py retry --input REJECTS --output FILE [OPTIONS]")
+        raise SystemExit(0 if help else 2)
+    command = cli.commands[command_of(source, sorted(cli.commands))]
+    # A row that was rejected was wanted, whatever its flags say.
+    arguments = ["--input", source, "--all", *context.args]
+    command.main(arguments, prog_name=f"{context.find_root().info_name} {command.name}", standalone_mode=False)
+
+
 @cli.command("plan", context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND] [OPTIONS]")
 @click.pass_context
@@ -86,7 +187,7 @@ def plan(context: click.Context, words: tuple[str, ...]) -> None:
     if options and options[0] in cli.commands:
         name = options.pop(0)
     if not any(word.split("=")[0] == "--output" for word in options):
-        options += ["--output", "-"]
+        options += ["--output", ".plan/nowhere"]  # neither a file nor a folder: a plan writes nothing
     command = cli.commands[name]
     if "dry_run" not in {parameter.name for parameter in command.params}:
         raise click.UsageError(f"plan: {name} asks nobody, there is nothing to plan")

@@ -350,7 +350,7 @@ def test_another_model_prompt_or_provider_is_another_request(tmp_path, server):
     assert "A wheel turns." in server.log[0].user
     assert "Title of the video it is from: Wheels" in server.log[0].user
     ours = (ROOT / "stages/prepare_data_with_llm/prompts/description.md").read_text()
-    (tmp_path / "mine.md").write_text(ours.replace("At most 60 words", "At most 20 words"))
+    (tmp_path / "mine.md").write_text(ours.replace("words: 60", "words: 20"))
 
     def new_requests(llm, *options):
         text = ask(server, llm, "--dry-run", *options, cwd=tmp_path, check=0).out
@@ -368,14 +368,14 @@ def test_another_model_prompt_or_provider_is_another_request(tmp_path, server):
 
 
 def test_a_long_program_is_cut_in_the_prompt_and_a_place_in_it_is_not_filled():
-    from stages.prepare_data_with_llm.prompt import CODE_LIMIT, DEFAULT, load
+    from stages.prepare_data_with_llm.describe import load, question_about
 
-    prompt = load(DEFAULT)
+    prompt = load(None)
     code = "x = '{{context}}'\n" * 1000
-    text = prompt.fill(record(1, code=code), None)
+    text = question_about(record(1, code=code), None, prompt)
     assert "{{context}}" in text
-    assert f"cut here, {len(code) - CODE_LIMIT:,} characters more" in text
-    assert f"at most the first {CODE_LIMIT:,} characters" in text
+    assert f"cut here, {len(code) - prompt.characters:,} characters more" in text
+    assert f"at most the first {prompt.characters:,} characters" in text
 
 
 # --- what can go wrong ------------------------------------------------------------------------------------------------

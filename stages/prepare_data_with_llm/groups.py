@@ -31,27 +31,28 @@ class Groups:
 
     def __init__(self, size: int, call: Call) -> None:
         self.size, self.call = size, call
-        self.forming: Group | None = None
+        self.forming: dict[str, Group] = {}  # by what their requests share
 
     async def answer(self, request: Request) -> Answer | None:
         """The answer to a request out of a common call; None if there was none."""
-        group = self.forming = self.forming or Group()
+        kind = str((request.task, request.system, request.schema, request.max_tokens, request.sample))
+        group = self.forming.setdefault(kind, Group())
         group.members[request.key] = request
         if len(group.members) == self.size:
-            self.close(group)
+            self.close(group, kind)
         try:
             await asyncio.wait_for(group.full.wait(), PATIENCE)
         except TimeoutError:
-            self.close(group)
+            self.close(group, kind)
         assert group.task, "a closed group is asked for"
         return (await asyncio.shield(group.task)).get(request.key)
 
-    def close(self, group: Group) -> None:
+    def close(self, group: Group, kind: str) -> None:
         """No more rows for this call, which may begin."""
         if group.task is None:
             group.full.set()
             group.task = asyncio.create_task(self.ask(list(group.members.values())))
-            self.forming = None if self.forming is group else self.forming
+            del self.forming[kind]
 
     async def ask(self, requests: list[Request]) -> dict[str, Answer]:
         if len(requests) == 1:

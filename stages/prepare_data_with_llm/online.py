@@ -4,7 +4,7 @@ import asyncio
 import functools
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from stages.prepare_data_with_llm.money import Bill, Price, dollars, price_of
 from stages.prepare_data_with_llm.outcomes import told
 from stages.prepare_data_with_llm.providers import Fatal, connect
 from stages.prepare_data_with_llm.questions import Found, Question, Request, Task
+from stages.prepare_data_with_llm.replay import MISSING, Recorded, Replaying, load, recorded
 from stages.prepare_data_with_llm.service import Service
 
 LEAST_WINDOW = 256  # rows that may wait behind a slow one
@@ -31,12 +32,18 @@ KEPT = "the answers so far are kept, and the same command goes on from there"
 OPEN = {
     "llm_failed": "{:,} rows got no answer; the same command asks for those alone",
     "llm_unpaid": "{:,} rows were not asked about: {} of --max-usd {} are spent; the same command goes on",
+    MISSING: "{:,} rows have no answer in the recorded file; a run with a provider and --record makes one",
     "llm_pending": "{:,} rows have no answer from a batch yet; the same command goes on with those alone",
 }
 
 
-def perform(stage: str, contract: Contract, service: Service, task: Task, params: dict[str, Any]) -> None:
-    """A whole run of a task, or with --dry-run what it would cost; `params` go into the history of each row."""
+def perform(
+    stage: str, contract: Contract, service: Service, task: Task, params: dict[str, Any], parts: Sequence[str] = ()
+) -> None:
+    """A whole run of a task, or with --dry-run what it would cost; `params` go into the history of each row.
+
+    With `parts` the output is a folder that gets a file of each of these names.
+    """
     price = price_of(service.provider, service.model, service.price)
     if price is None and service.max_usd is not None and not service.dry_run:
         raise click.UsageError(
@@ -50,12 +57,14 @@ def perform(stage: str, contract: Contract, service: Service, task: Task, params
         return
     if service.batch and contract.input == "-":
         raise click.UsageError("--batch reads the input twice; give it as a file, not as standard input")
-    with open_answers(service.cache_dir) as answers, Leases(service.cache_dir) as leases:
+    with kept_answers(service) as (answers, leases), recorded(task, answers, service.record) as task:
+        if isinstance(answers, Recorded):
+            task = Replaying(task, answers, answers.folder)
         engine = Engine(functools.partial(connect, service), answers, leases, service, price)
         if service.batch:
             ask_by_batch(contract, task, engine)
         engine.in_batches = keys_under_way(service.cache_dir)
-        with schema.run(stage, contract, params=params) as run, receipts_of(contract) as put:
+        with schema.run(stage, contract, params=params, parts=parts) as run, receipts_of(contract) as put:
             ask(run, task, engine, put)
 
 
@@ -122,6 +131,17 @@ def collect(service: Service) -> None:
     schema.log(f"collect: {outcome.answered:,} answers, cost {dollars(outcome.spent if price else None)}")
     if count := len(under_way(service.cache_dir, service.host)):
         raise schema.Incomplete(f"{count:,} batches are still under way")
+
+
+@contextmanager
+def kept_answers(service: Service) -> Iterator[tuple[Answers, Leases]]:
+    """The cache, and who asks for what; of a replay its file and nobody."""
+    if service.replay is None:
+        with open_answers(service.cache_dir) as answers, Leases(service.cache_dir) as leases:
+            yield answers, leases
+        return
+    with tempfile.TemporaryDirectory() as folder, Leases(Path(folder)) as leases:
+        yield load(service.replay), leases
 
 
 @contextmanager

@@ -36,10 +36,12 @@ class Service:
     cache_dir: Path
     max_usd: float | None
     price: tuple[float, float] | None
-    batch_size: int
     batch: bool
     wait: bool
     dry_run: bool
+    batch_size: int
+    record: Path | None
+    replay: Path | None
     live: bool = True  # whether what is not in the cache is asked for now
 
     @property
@@ -62,6 +64,8 @@ class Service:
         from stages.prepare_data_with_llm.providers import sent_parameters
 
         parameters = sent_parameters(self.provider, self.host, self.model, temperature)
+        if self.batch_size > 1:  # an answer that was written beside others is another answer
+            task = f"{task} in calls of {self.batch_size}"
         return Request(
             task, self.provider, self.host, self.model, system, user, schema, max_tokens, parameters, images, sample
         )
@@ -92,6 +96,12 @@ def choose(
     """The service that the options and the keys name, with what the user left open filled in."""
     from stages.prepare_data_with_llm.providers import DEFAULT_MODELS, DEFAULT_URLS, host_of
 
+    if (llm == "replay") != bool(terms["replay"]):
+        raise click.UsageError("--llm replay and --replay FILE need each other")
+    if terms["batch_size"] > 1 and terms["batch"]:
+        raise click.UsageError("--batch-size and --batch exclude each other: a batch service takes rows one by one")
+    if terms["replay"]:
+        return replayed(model, **terms)
     if api_key_file and not api_key_file.is_file():
         raise click.UsageError(f"--api-key-file {api_key_file}: there is no such file")
     provider, key = keys.choose(llm, api_key_file)
@@ -106,6 +116,18 @@ def choose(
     if terms["batch"] and provider not in ("openai", "anthropic"):
         raise click.UsageError(f"--batch: {provider} has no batch service that we know; leave it out")
     return Service(provider, model or DEFAULT_MODELS[provider], url, host, key, **terms)
+
+
+def replayed(model: str | None, **terms: Any) -> Service:
+    """The service that a recorded run has asked, so that its requests are the same."""
+    from stages.prepare_data_with_llm.replay import first_request
+
+    if not terms["replay"].is_file():
+        raise click.UsageError(f"--replay {terms['replay']}: there is no such file")
+    if terms["dry_run"] or terms["batch"]:
+        raise click.UsageError("--dry-run and --batch have no meaning here: a replay asks nobody and costs nothing")
+    first = first_request(terms["replay"])
+    return Service(first.provider, model or first.model, "", first.host, "", **terms)
 
 
 class Prices(click.ParamType[tuple[float, float]]):
@@ -126,7 +148,7 @@ class Prices(click.ParamType[tuple[float, float]]):
 OPTIONS = [
     click.option(
         "--llm",
-        type=click.Choice(["offline", "openai", "claude", "anthropic", "gemini"]),
+        type=click.Choice(["offline", "openai", "claude", "anthropic", "gemini", "replay"]),
         help="Who writes.  [default: whose key is there; offline without a key]",
     ),
     click.option("--model", help="Model to ask.  [default: gpt-4o-mini, claude-haiku-5-5, gemini-2.5-flash]"),
@@ -156,7 +178,22 @@ OPTIONS = [
         metavar="IN,OUT",
         help="Dollars for a million tokens read and written.  [default: the price table]",
     ),
-    click.option("--batch-size", default=1, type=click.IntRange(1, 50), metavar="K", help="Rows that share one call."),
+    click.option(
+        "--batch-size",
+        default=1,
+        type=click.IntRange(1, 100),
+        metavar="K",
+        help="Rows in one call; a row that its answer leaves out is asked alone.",
+    ),
+    click.option(
+        "--record", type=click.Path(path_type=Path), metavar="FILE", help="Write every request with its answer there."
+    ),
+    click.option(
+        "--replay",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="With --llm replay: take all answers from this recorded file.",
+    ),
     click.option("--batch", is_flag=True, help="Ask by the provider's batch service: half the price, up to a day."),
     click.option(
         "--wait/--no-wait", default=True, help="Wait for batches; without it `collect` fetches what they bring."
