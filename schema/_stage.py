@@ -101,6 +101,7 @@ class Run:
         self.counts: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
         self.extra: dict[str, Any] = {}
+        self.note: Callable[[], str] = str  # what the progress bar says besides the number of rows
         self.missing: list[str] = []
         self.made: Counter[str] = Counter()  # rows by the file they went to
         self._received: dict[str, deque[tuple[str, int]]] = {}
@@ -168,7 +169,7 @@ class Run:
         return came_as
 
     def _rows(self) -> Iterator[Row]:
-        return _report.progress(rows(self.contract.input), self.setting.stage)
+        return _report.progress(rows(self.contract.input), self.setting.stage, lambda: self.note())
 
     def _outcomes(self, work: Callable[[list[Row]], list[Outcome]]) -> Iterator[Outcome]:
         source = self._rows()

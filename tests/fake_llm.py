@@ -125,10 +125,13 @@ class FakeLLM:
 
     def reset(self) -> None:
         self.plan = lambda call: None
-        self.log.clear()
-        self.attempts.clear()
+        self.reset_log()
         self.files.clear()
         self.batches.clear()
+
+    def reset_log(self) -> None:
+        self.log.clear()
+        self.attempts.clear()
         self.most_in_flight = 0
 
     def run(self) -> None:

@@ -495,3 +495,18 @@ def test_waiting_places_go_to_calls_that_are_tried_again_first():
         return entered
 
     assert asyncio.run(order()) == ["again", "a", "b"]
+
+
+def test_what_is_remembered_about_a_program_is_what_is_worked_out(tmp_path):
+    from stages.prepare_data_with_llm.answers import open_answers
+    from stages.prepare_data_with_llm.features import code_features
+    from stages.prepare_data_with_llm.memo import TOGETHER, Memo
+
+    programs = [needy(number)["code"] for number in range(TOGETHER)] + ["def broken("]
+    with open_answers(tmp_path / "cache"):
+        for _ in range(2):
+            memo = Memo(tmp_path / "cache", is_written=True)
+            assert [memo.features(code) for code in programs] == [code_features(code) for code in programs]
+    assert memo.base.execute("SELECT count(*) FROM memo").fetchone() == (TOGETHER,)
+    assert Memo(tmp_path / "elsewhere", is_written=True).features(programs[0]) == code_features(programs[0])
+    assert not (tmp_path / "elsewhere").exists()

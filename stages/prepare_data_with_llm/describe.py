@@ -1,12 +1,13 @@
 """The task of describing programs as the requests that they answer."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import schema
 from schema import Fault, Record
-from stages.prepare_data_with_llm.features import code_features
+from stages.prepare_data_with_llm.memo import Memo
 from stages.prepare_data_with_llm.prompt import FOLDER, Prompt, fill, plain, read_prompt
 from stages.prepare_data_with_llm.questions import Found, Question
 from stages.prepare_data_with_llm.rows import described, is_wanted, wrong_kind
@@ -32,12 +33,16 @@ class Describing:
     prompt: Prompt
     everything: bool
 
+    @cached_property
+    def memo(self) -> Memo:
+        return Memo(self.service.cache_dir, is_written=not self.service.dry_run)
+
     def question(self, record: Record) -> Question | Fault | None:
         if not is_wanted(record, self.everything):
             return None
         if fault := wrong_kind(record):
             return fault
-        features = code_features(record["code"])
+        features = self.memo.features(record["code"])
         request = self.service.request(
             task=f"{NAME}/1 {self.prompt.version}",
             system=self.prompt.system,

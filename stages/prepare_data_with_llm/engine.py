@@ -23,6 +23,7 @@ FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
 LONGEST_RETRY_AFTER = 600.0  # a provider that asks for more has said no
 MOST_LIMITED = 30  # a rate limit is no failure: it gets more patience than an error
 GIVE_UP_AFTER = 8  # rows in a row whose retries are all used up: the server is gone
+LISTEN = 16  # calls between two looks at the limits in the headers, which cost more than all else here
 LOOK_AGAIN = 0.2  # seconds between two looks at what another run asks for
 
 
@@ -245,7 +246,8 @@ class Engine:
         finally:
             self.calling.discard(caller)
         self.gate.saw(False, entered)
-        self.paces.hear(headers)
+        if self.counts["calls"] % LISTEN == 1:
+            self.paces.hear(headers)
         return answer
 
     def write_bill(self, key: str, answer: Answer, paid: float) -> None:

@@ -132,7 +132,8 @@ def meaningful(tree: ast.AST) -> Iterator[ast.AST]:
         node = waiting.pop()
         if type(node) in TELLING:
             yield node
-        for name in inside(type(node)):
+        kind: Any = type(node)
+        for name in inside(kind):
             value = getattr(node, name, None)
             if isinstance(value, list):
                 waiting += [child for child in value if isinstance(child, ast.AST)]

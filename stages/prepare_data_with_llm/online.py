@@ -2,7 +2,9 @@
 
 import asyncio
 import functools
+import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -178,6 +180,7 @@ class Waiting:
 def ask(run: schema.Run, task: Task, engine: Engine, put: Callable[[bytes], Any]) -> None:
     """Answer the rows of a run; what can not go on is one line, and everything answered so far is kept."""
     service = engine.service
+    run.note = progress_of(run, engine)
     try:
         asyncio.run(ask_all(run, task, engine, put))
     except Fatal as error:
@@ -191,6 +194,25 @@ def ask(run: schema.Run, task: Task, engine: Engine, put: Callable[[bytes], Any]
     for reason, message in OPEN.items():
         if count := run.reasons[reason]:
             run.pending(message.format(count, dollars(engine.purse.spent), service.max_usd))
+
+
+def progress_of(run: schema.Run, engine: Engine) -> Callable[[], str]:
+    """What the progress bar says: the cost so far, and about how long it will still take."""
+    began = time.monotonic()
+    path = Path(run.contract.input)
+    total = run.contract.limit or (count_lines(path) if sys.stderr.isatty() and path.is_file() else 0)
+
+    def note() -> str:
+        done = run.counts.total()
+        left = (time.monotonic() - began) * (total - done) / done if done and total > done else 0
+        return f"of {total:,}, {cost(engine)}, about {left:,.0f} s left" if left else cost(engine)
+
+    return note
+
+
+def count_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
 def cost(engine: Engine) -> str:
