@@ -1,6 +1,6 @@
 """What a call costs here and in a plain asyncio script, on the same server, in turn.
 
-    python bench/llm_calls.py [--rows 2000] [--concurrency 64] [--latency 0.2] [--runs 2] [--cached 100000]
+    python bench/llm_calls.py [--rows 2000] [--concurrency 64] [--latency 0.2] [--runs 2] [--cached 20000]
 
 The server is the one of the tests and runs in this process. The plain script sends the same requests with the official
 package over aiohttp, retries nothing, keeps nothing, and writes the texts at the end. Printed are, for each contestant,
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--latency", type=float, default=0.2)
     parser.add_argument("--runs", type=int, default=2)
-    parser.add_argument("--cached", type=int, default=100_000)
+    parser.add_argument("--cached", type=int, default=20_000)
     told = parser.parse_args()
     with FakeLLM() as server, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
