@@ -96,7 +96,8 @@ def rows_of(record: Record, pairs: list[Pair], author: str) -> list[Record]:
 # --- without a model -------------------------------------------------------------------------------------------------
 
 DEFINITION = re.compile(
-    r"(?:An?|The)? ?(?P<term>[A-Z]?[\w-]+(?: [\w-]+){0,4}?) (?P<verb>is|are|refers? to|denotes?|describes?|means) "
+    r"(?P<article>(?:An? |The )?)(?P<term>[A-Z]?[\w-]+(?: [\w-]+){0,4}?) "
+    r"(?P<verb>is|are|refers? to|denotes?|describes?|means) "
     r"(?:an?|the|any|every|one|all|how|what|when|that)\b.*[.]"
 )
 # A pronoun, or a part of a longer thought: "this is the reason" defines nothing.
@@ -134,7 +135,7 @@ def definitions(sentences: list[str]) -> Iterator[Pair]:
         if found and not NO_TERM.search(found["term"]):
             term = found["term"]
             term = term if term[1:] != term[1:].lower() else term[:1].lower() + term[1:]
-            ask = f"What {'are' if found['verb'] == 'are' else 'is'} {term}?"
+            ask = f"What {'are' if found['verb'] == 'are' else 'is'} {found['article'].lower()}{term}?"
             yield {"type": "factual", "question": ask, "answer": sentence}
 
 
