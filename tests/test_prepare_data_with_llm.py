@@ -623,16 +623,15 @@ def test_the_cache_tells_its_entries_models_and_sources_and_is_cleared_only_when
     assert "entries  0" in run_script(SCRIPT, "cache-stats", cwd=tmp_path, check=0).out
 
 
-def test_calls_are_spread_over_the_minute():
+def test_calls_and_tokens_are_spread_over_the_minute():
     from stages.prepare_data_with_llm.limits import Paces
 
-    async def turns():
-        paces = Paces(1200, None)
-        began = asyncio.get_running_loop().time()
-        await asyncio.gather(*(paces.turn(100) for _ in range(5)))
-        return asyncio.get_running_loop().time() - began
+    async def waits(paces, tokens):
+        return [round(paces.wait(tokens), 1) for _ in range(4)]
 
-    assert 0.2 <= asyncio.run(turns()) < 2
+    assert asyncio.run(waits(Paces(600, None), 500)) == [0.0, 0.1, 0.2, 0.3]
+    assert asyncio.run(waits(Paces(None, 60_000), 500)) == [0.0, 0.5, 1.0, 1.5]
+    assert asyncio.run(waits(Paces(600, 60_000), 500)) == [0.0, 0.5, 1.0, 1.5], "the slower one of the two decides"
 
 
 RETRY_AFTER = [

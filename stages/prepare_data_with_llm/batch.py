@@ -19,8 +19,8 @@ import schema
 from schema import Fault
 from stages.prepare_data_with_llm.answers import Answers
 from stages.prepare_data_with_llm.batch_services import SERVICES, Batches, Line
-from stages.prepare_data_with_llm.engine import RAW, kept
 from stages.prepare_data_with_llm.money import BATCH, Bill, Price, dollars
+from stages.prepare_data_with_llm.outcomes import RAW, kept
 from stages.prepare_data_with_llm.providers import Fatal, Provider, Refused, Transient
 from stages.prepare_data_with_llm.questions import Request
 

@@ -2,19 +2,19 @@
 
 import asyncio
 import random
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import suppress
 from typing import Any
 
 import schema
 from schema import Fault
 from stages.prepare_data_with_llm.answers import Answers
-from stages.prepare_data_with_llm.bundle import Bundles
+from stages.prepare_data_with_llm.groups import Groups
 from stages.prepare_data_with_llm.leases import Leases
 from stages.prepare_data_with_llm.limits import Gate, Paces
 from stages.prepare_data_with_llm.money import Bill, Price, Purse, Spent, likely_tokens
+from stages.prepare_data_with_llm.outcomes import RAW, Unusable, kept, meaning_of, once_more
 from stages.prepare_data_with_llm.providers import Fatal, Provider, Refused, Transient
 from stages.prepare_data_with_llm.questions import Answer, Found, Question, Request
 from stages.prepare_data_with_llm.service import Service
@@ -24,15 +24,6 @@ LONGEST_RETRY_AFTER = 600.0  # a provider that asks for more has said no
 MOST_LIMITED = 30  # a rate limit is no failure: it gets more patience than an error
 GIVE_UP_AFTER = 8  # rows in a row whose retries are all used up: the server is gone
 LOOK_AGAIN = 0.2  # seconds between two looks at what another run asks for
-RAW = 2000  # characters of an unusable answer that are kept
-
-
-class Unusable(Exception):
-    """A row that gets no answer: the fault says why."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.fault = Fault(code, message)
 
 
 Result = Found | Fault
@@ -44,20 +35,18 @@ class Engine:
 
     def __init__(
         self,
-        connect: Callable[[], Provider | Bundles],
+        connect: Callable[[], Provider],
         answers: Answers,
         leases: Leases,
         service: Service,
         price: Price | None,
     ) -> None:
         self.connect, self.answers, self.leases, self.service, self.price = connect, answers, leases, service, price
-        self.provider: Provider | Bundles | None = (
-            None  # opened for the first new request: a run from the cache needs none
-        )
-        # Both count rows; with several rows in a call there may be as many more of them.
-        self.gate = Gate(service.concurrency * service.batch_size)
-        self.paces = Paces(service.rpm and service.rpm * service.batch_size, service.tpm)
+        self.provider: Provider | None = None  # opened for the first new request: a run from the cache needs none
+        self.gate = Gate(service.concurrency)
+        self.paces = Paces(service.rpm, service.tpm)
         self.purse = Purse(service.max_usd)
+        self.groups = Groups(service.batch_size, self.patiently) if service.batch_size > 1 else None
         self.in_batches: set[str] = set()  # keys that a batch is asking for; to ask now would be to pay twice
         self.flying: dict[str, Pending] = {}
         self.calling: set[asyncio.Task[Any]] = set()
@@ -164,7 +153,7 @@ class Engine:
     async def usable(self, asked: Question) -> tuple[Answer, Any]:
         """An answer with its meaning; one that has none is asked for once more, with what was wrong."""
         key = asked.request.key
-        answer = await self.patiently(asked.request, key)
+        answer = await self.first_answer(asked.request)
         try:
             return answer, meaning_of(answer, asked)
         except ValueError as fault:
@@ -174,6 +163,17 @@ class Engine:
         except ValueError as fault:
             message = f"two answers could not be used; {fault}: {answer.text[:RAW]!r}"
             raise Unusable("llm_bad_answer", message) from None
+
+    async def first_answer(self, request: Request) -> Answer:
+        """An answer out of a call for several rows if there are such; else from a call of its own."""
+        if self.groups and not request.images:
+            try:
+                if answer := await self.groups.answer(request):
+                    return answer
+            except Unusable as failure:
+                if failure.fault.code not in ("llm_invalid_request", "llm_refused"):
+                    raise
+        return await self.patiently(request, request.key)
 
     async def patiently(self, request: Request, key: str) -> Answer:
         """One answer, with as many attempts as it is worth."""
@@ -186,7 +186,7 @@ class Engine:
             except Spent as error:
                 raise Unusable("llm_unpaid", f"--max-usd {self.service.max_usd:g}: {error}") from None
             except Transient as error:
-                failures, limited = failures + (not error.limited and not error.again), limited + error.limited
+                failures, limited = failures + (not error.limited), limited + error.limited
                 spent = failures > self.service.retries or limited > MOST_LIMITED
                 if spent or (error.wait or 0) > LONGEST_RETRY_AFTER:
                     raise Unusable("llm_failed", f"no answer after {failures + limited} attempts: {error}") from None
@@ -205,7 +205,7 @@ class Engine:
             self.may_go_on()
             await self.purse.hold(worst)
             held = worst
-            await self.paces.turn(likely_tokens(request) + request.max_tokens)
+            await self.pause(self.paces.wait(likely_tokens(request) + request.max_tokens))
             self.may_go_on()
             paid = worst  # until we know better: a call that breaks off may be charged all the same
             answer = await self.call(request, entered)
@@ -261,11 +261,13 @@ class Engine:
     async def rest(self, wait: float | None, attempt: int) -> None:
         """Wait as long as the provider asked, or longer each time; a little by chance, so that rows part company."""
         own = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(attempt - 1, 10)) * random.uniform(0.5, 1)
-        seconds = own if wait is None else wait + random.uniform(0, min(1.0, 0.1 + wait * 0.1))
-        try:
-            await asyncio.wait_for(self.stopping.wait(), seconds)
-        except TimeoutError:
-            return
+        await self.pause(own if wait is None else wait + random.uniform(0, min(1.0, 0.1 + wait * 0.1)))
+
+    async def pause(self, seconds: float) -> None:
+        """So many seconds, or until the run is stopped."""
+        if seconds > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), seconds)
 
     def entry(self, answer: Answer, request: Request, source: str) -> dict[str, Any]:
         """What the cache keeps of an answer."""
@@ -273,54 +275,10 @@ class Engine:
         return kept(answer, request, source, bill.usd if self.price else None, bill.calls)
 
     async def close(self) -> None:
-        """Let the calls under way come to their end, for they are paid for; the others never begin."""
+        """Let the calls under way come to their end, for they are paid for; the others see that they never begin."""
         self.stopping.set()
-        tasks = list(self.flying.values())
-        for task in tasks:
-            if task not in self.calling:
-                task.cancel()
         if self.calling:
             schema.log(f"waiting for {len(self.calling):,} calls under way; Ctrl-C once more drops them")
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self.flying.values(), return_exceptions=True)
         if self.provider:
             await self.provider.client.close()
-
-
-def meaning_of(answer: Answer, asked: Question) -> Any:
-    """What an answer says, or a ValueError in words for the model and for the rejects file."""
-    if answer.finish == "length":
-        raise ValueError("it was cut off at the limit of tokens")
-    return asked.read(answer.text)
-
-
-def once_more(request: Request, answer: Answer, fault: str) -> Request:
-    """The same question with the fault of its answer, and with more room if that was too small."""
-    room = request.max_tokens * 4 if answer.finish == "length" else request.max_tokens
-    user = f"{request.user}\n\nYour last answer could not be used: {fault}. Answer with the JSON object alone."
-    return replace(request, user=user, max_tokens=room)
-
-
-def kept(answer: Answer, request: Request, source: str, usd: float | None, calls: int) -> dict[str, Any]:
-    """What the cache keeps of an answer."""
-    return {
-        "text": answer.text,
-        "model": answer.model,
-        "finish": answer.finish,
-        "usage": {"input": answer.input_tokens, "output": answer.output_tokens, "cached": answer.cached_tokens},
-        "usd": usd,
-        "calls": calls,
-        "task": request.task,
-        "provider": request.provider,
-        "host": request.host,
-        "asked": request.model,
-        "source": source,
-        "time": int(time.time()),
-    }
-
-
-def told(counts: Counter[str]) -> str:
-    """The line about calls at the end of a run."""
-    return (
-        f"{counts['answered']:,} new answers in {counts['calls']:,} calls, {counts['cached']:,} from the cache, "
-        f"{counts['merged']:,} shared; {counts['input_tokens']:,} tokens read, {counts['output_tokens']:,} written"
-    )

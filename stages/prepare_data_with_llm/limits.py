@@ -87,11 +87,10 @@ class Paces:
     def __init__(self, per_minute: int | None, tokens_per_minute: int | None) -> None:
         self.calls, self.tokens = Pace(per_minute), Pace(tokens_per_minute)
 
-    async def turn(self, tokens: float) -> None:
+    def wait(self, tokens: float) -> float:
+        """The seconds until a call that may use so many tokens has its turn."""
         now = asyncio.get_running_loop().time()
-        start = max(self.calls.book(1, now), self.tokens.book(tokens, now))
-        if start > now:
-            await asyncio.sleep(start - now)
+        return max(self.calls.book(1, now), self.tokens.book(tokens, now)) - now
 
     def hear(self, headers: Mapping[str, str]) -> None:
         """Keep to the limits that a provider names in the headers of an answer."""

@@ -16,11 +16,11 @@ import schema
 from schema import Contract, Fault, Record
 from stages.prepare_data_with_llm.answers import Answers, open_answers
 from stages.prepare_data_with_llm.batch import Batching, Outcome, keys_under_way, under_way
-from stages.prepare_data_with_llm.bundle import Bundles
-from stages.prepare_data_with_llm.engine import Engine, Pending, Result, told
+from stages.prepare_data_with_llm.engine import Engine, Pending, Result
 from stages.prepare_data_with_llm.leases import Leases
 from stages.prepare_data_with_llm.money import Bill, Price, dollars, price_of
-from stages.prepare_data_with_llm.providers import Fatal, Provider, connect
+from stages.prepare_data_with_llm.outcomes import told
+from stages.prepare_data_with_llm.providers import Fatal, connect
 from stages.prepare_data_with_llm.questions import Found, Question, Request, Task
 from stages.prepare_data_with_llm.replay import MISSING, Recorded, Replaying, load, recorded
 from stages.prepare_data_with_llm.service import Service
@@ -33,7 +33,7 @@ OPEN = {
     "llm_failed": "{:,} rows got no answer; the same command asks for those alone",
     "llm_unpaid": "{:,} rows were not asked about: {} of --max-usd {} are spent; the same command goes on",
     MISSING: "{:,} rows have no answer in the recorded file; a run with a provider and --record makes one",
-    "llm_pending": "{:,} rows got no answer from their batch; the same command sends those alone once more",
+    "llm_pending": "{:,} rows have no answer from a batch yet; the same command goes on with those alone",
 }
 
 
@@ -60,7 +60,7 @@ def perform(
     with kept_answers(service) as (answers, leases), recorded(task, answers, service.record) as task:
         if isinstance(answers, Recorded):
             task = Replaying(task, answers, answers.folder)
-        engine = Engine(functools.partial(bundled, service), answers, leases, service, price)
+        engine = Engine(functools.partial(connect, service), answers, leases, service, price)
         if service.batch:
             ask_by_batch(contract, task, engine)
         engine.in_batches = keys_under_way(service.cache_dir)
@@ -142,11 +142,6 @@ def kept_answers(service: Service) -> Iterator[tuple[Answers, Leases]]:
         return
     with tempfile.TemporaryDirectory() as folder, Leases(Path(folder)) as leases:
         yield load(service.replay), leases
-
-
-def bundled(service: Service) -> Provider | Bundles:
-    provider = connect(service)
-    return Bundles(provider, service.batch_size) if service.batch_size > 1 else provider
 
 
 @contextmanager

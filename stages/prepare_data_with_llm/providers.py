@@ -36,17 +36,9 @@ class Transient(Exception):
     """It may work the next time; `wait` is how many seconds the provider asked for."""
 
     def __init__(
-        self,
-        message: str,
-        wait: float | None = None,
-        *,
-        limited: bool = False,
-        lost: bool = False,
-        again: bool = False,
-        headers: Any = None,
+        self, message: str, wait: float | None = None, *, limited: bool = False, lost: bool = False, headers: Any = None
     ) -> None:
         super().__init__(message)
-        self.again = again  # it is no failure, and the next attempt is another one
         self.wait, self.limited = wait, limited
         self.lost = lost  # there may have been an answer, and it may have to be paid for
         self.headers: Headers = headers or {}
