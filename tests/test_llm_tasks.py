@@ -570,3 +570,71 @@ WRONG_REJECTS = [
 def test_what_is_no_rejects_file_of_this_stage_is_one_line(tmp_path, server, rows, named):
     write_rows(tmp_path / "in.jsonl", rows)
     assert named in run("retry", server, cwd=tmp_path, check=2).err.strip().split("\n")[-1]
+
+
+# --- side by side, and beforehand -------------------------------------------------------------------------------------
+
+
+def test_two_outputs_are_laid_side_by_side(tmp_path, server):
+    write_rows(tmp_path / "in.jsonl", [needy(number) for number in range(4)])
+    run("generate-descriptions", server, cwd=tmp_path, output="a.jsonl", check=0)
+    (tmp_path / "mine.md").write_text((PROMPTS / "description.md").read_text().replace("conversational", "plain"))
+    server.plan = lambda call: good(call) if "Scene3(" not in call.user else says(call, "{}")
+    run("generate-descriptions", server, "--prompt", "mine.md", cwd=tmp_path, output="b.jsonl", check=0)
+    done = run_script(
+        SCRIPT, "compare", "a.jsonl", "b.jsonl", "--json", "c.json", "--examples", "2", cwd=tmp_path, check=0
+    )
+    report = json.loads((tmp_path / "c.json").read_bytes())
+    found = {name: report[name] for name in ("in_both", "only_in_a", "only_in_b", "same", "different")}
+    assert found == {"in_both": 3, "only_in_a": 1, "only_in_b": 0, "same": 0, "different": 3}
+    assert report["a"]["authors"] == {"openai/gpt-4o-mini": 4}
+    assert (report["a"]["input_tokens"], report["a"]["output_tokens"]) == (400, 80)
+    assert report["a"]["usd"] == pytest.approx(4 * report["b"]["usd"] / 3, rel=1e-3)
+    assert len(report["examples"]) == 2
+    assert 0 < report["similarity"] < 1
+    texts = {row["description"] for name in ("a.jsonl", "b.jsonl") for row in read_rows(tmp_path / name)}
+    assert all(text in texts for pair in report["examples"] for side in "ab" for text in pair[side])
+    assert "| file | a.jsonl | b.jsonl |" in done.out
+    assert "3 in both, 1 only in A, 0 only in B; 0 the same, 3 different" in done.out
+    same = run_script(SCRIPT, "compare", "a.jsonl", "a.jsonl", "--cache-dir", "gone", cwd=tmp_path, check=0).out
+    assert "4 the same, 0 different; mean similarity 1.0" in same
+    assert "| cost in $ | unknown | unknown |" in same
+
+
+def test_made_rows_are_compared_by_the_document_that_they_are_from(tmp_path, server):
+    write_rows(tmp_path / "in.jsonl", [document(1), document(2)])
+    server.plan = pairs
+    run("generate-qa", server, cwd=tmp_path, output="a.jsonl", check=0)
+    run("generate-qa", server, "--num-pairs", "2", cwd=tmp_path, output="b.jsonl", check=0)
+    run_script(SCRIPT, "compare", "a.jsonl", "b.jsonl", "--json", "c.json", "--output", "c.md", cwd=tmp_path, check=0)
+    report = json.loads((tmp_path / "c.json").read_bytes())
+    assert (report["in_both"], report["different"], report["a"]["rows"], report["b"]["rows"]) == (2, 2, 6, 4)
+    assert [(len(pair["a"]), len(pair["b"])) for pair in report["examples"]] == [(3, 2), (3, 2)]
+    assert "> What is application in chapter 1?" in (tmp_path / "c.md").read_text()
+
+
+@pytest.mark.parametrize("command", ["generate-qa", "generate-personas"])
+def test_what_a_task_would_ask_can_be_planned(tmp_path, server, command):
+    write_rows(tmp_path / "in.jsonl", [section(1, "A"), section(2, "B"), record(3), document(4, "Short.")])
+    options = ("--input", "in.jsonl", "--llm", "openai", "--base-url", server.url("openai"))
+    done = run_script(SCRIPT, "plan", command, *options, cwd=tmp_path, env=KEY, check=0)
+    assert "4 rows, 2 to be asked about by openai/gpt-4o-mini" in done.out
+    assert "0 are answered in the cache, 2 new requests" in done.out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl"]
+    assert not server.log
+
+
+def test_one_cache_serves_all_tasks(tmp_path, server):
+    server.plan = lambda call: good(call) if "class Scene" in call.user else pairs(call)
+    write_rows(tmp_path / "in.jsonl", [needy(1)])
+    run("generate-descriptions", server, cwd=tmp_path, check=0)
+    write_rows(tmp_path / "in.jsonl", [document(1)])
+    run("generate-qa", server, cwd=tmp_path, check=0)
+    (row, *_) = read_rows(tmp_path / "out/rows.jsonl")
+    explain = ("cache-explain", row["metadata"]["id"][:10], "--input", "out/rows.jsonl")
+    assert "generate-qa/1" in run_script(SCRIPT, *explain, cwd=tmp_path, check=0).out
+    assert len(run_script(SCRIPT, "cache-export", cwd=tmp_path, check=0).out.splitlines()) == 2
+    pruned = run_script(SCRIPT, "cache-prune", "--task", "generate-qa", cwd=tmp_path, check=0).err
+    assert "1 answers removed, 1 left" in pruned
+    run("generate-qa", server, cwd=tmp_path, check=0)
+    assert len(server.log) == 3
