@@ -21,11 +21,12 @@ from stages.prepare_data_with_llm.leases import Leases
 from stages.prepare_data_with_llm.money import Bill, Price, dollars, price_of
 from stages.prepare_data_with_llm.outcomes import told
 from stages.prepare_data_with_llm.providers import Fatal, connect
-from stages.prepare_data_with_llm.questions import Found, Question, Request, Task
+from stages.prepare_data_with_llm.questions import Question, Request, Task
 from stages.prepare_data_with_llm.replay import MISSING, Recorded, Replaying, load, recorded
 from stages.prepare_data_with_llm.service import Service
 
 LEAST_WINDOW = 256  # rows that may wait behind a slow one
+ROUNDS = 16  # calls that every place may make meanwhile: a row that is tried again takes seconds
 BREATH = 32  # rows from the cache after which the calls under way get their turn
 KEPT = "the answers so far are kept, and the same command goes on from there"
 # Rows that got no answer though there may be one: what to say about them at the end.
@@ -166,8 +167,9 @@ class Waiting:
     """A row on its way: nothing is asked for it, or the answer is there, or it is under way."""
 
     record: Record
-    asked: Question | None
     result: Result | Pending | None
+    key: str | None = None  # not the question: its texts would stay in memory as long as a slow row is waited for
+    note: Any = None
 
     def is_ready(self) -> bool:
         return not isinstance(self.result, asyncio.Task) or self.result.done()
@@ -201,15 +203,16 @@ def source_of(price: Price | None) -> str:
 
 async def ask_all(run: schema.Run, task: Task, engine: Engine, put: Callable[[bytes], Any]) -> None:
     """Rows enter as long as there are free calls, and leave in their order."""
-    window = max(LEAST_WINDOW, 8 * engine.service.concurrency)
+    window = max(LEAST_WINDOW, ROUNDS * engine.service.concurrency)
     waiting: deque[Waiting] = deque()
     try:
         for position, record in enumerate(run.records()):
             asked = task.question(record)
             if isinstance(asked, Question):
-                waiting.append(Waiting(record, asked, await engine.begin(asked, record["source"])))
+                result = await engine.begin(asked, record["source"])
+                waiting.append(Waiting(record, result, asked.request.key, asked.note))
             else:
-                waiting.append(Waiting(record, None, asked))
+                waiting.append(Waiting(record, asked))
             if position % BREATH == 0:
                 await asyncio.sleep(0)
             while waiting and (waiting[0].is_ready() or len(waiting) > window):
@@ -223,15 +226,12 @@ async def ask_all(run: schema.Run, task: Task, engine: Engine, put: Callable[[by
 async def leave(row: Waiting, run: schema.Run, task: Task, engine: Engine, put: Callable[[bytes], Any]) -> None:
     result = await row.result if isinstance(row.result, asyncio.Task) else row.result
     await engine.check()
-    if row.asked:
-        key = row.asked.request.key
-        put(receipt(row.record, key, engine.bills.pop(key, None), engine.price is not None))
+    if row.key:
+        put(receipt(row.record, row.key, engine.bills.pop(row.key, None), engine.price is not None))
     if isinstance(result, Fault):
         run.reject(row.record, result)
-    elif isinstance(result, Found) and row.asked:
-        task.settle(run, row.record, result._replace(note=row.asked.note))
     else:
-        task.settle(run, row.record, None)
+        task.settle(run, row.record, result and result._replace(note=row.note))
 
 
 def receipt(record: Record, key: str, bill: Bill | None, is_priced: bool) -> bytes:
