@@ -243,7 +243,7 @@ def test_forbidden_words_are_asked_away_once_and_then_reject_the_section(tmp_pat
     assert [call.user.count("forbidden words: leverage, neural, optimizing") for call in server.log].count(1) == 2
     assert "optimize, optimise, leverage" in server.log[0].prompt, "the model knows them from the start"
     assert len(read_rows(tmp_path / "data/executive.jsonl")) == 1
-    assert "forbidden words" in reasons(tmp_path / "data/rejects.jsonl")["llm_bad_answer"]
+    assert list(reasons(tmp_path / "data/rejects.jsonl")) == ["forbidden_words"]
 
 
 PIRATE = """version: pirate/1
@@ -277,6 +277,7 @@ WRONG_VOICES = [
     ("eli5", "twice", "named twice"),
     ("v.md", PIRATE.replace("{{tale}}", "{{tail}}"), "{{tale}}, {{moral}}"),
     ("v.md", PIRATE.replace("{{section}}", "{{code}}"), "{{section}}"),
+    ("v.md", PIRATE.replace("moral: {type: string}", "moral: {type: array}"), "'moral' is no"),
     ("v.md", PIRATE.replace("## voice", "## words"), "'## voice'"),
     ("v.md", PIRATE.replace("version: pirate/1", "version: pirate/1\nforbiden: [x]"), "'forbiden'"),
     ("v.md", PIRATE.replace("properties: {tale: {type: string}, moral: {type: string}}", "x: 1"), "no properties"),
@@ -352,7 +353,7 @@ def test_a_description_that_is_too_long_is_asked_for_once_more(tmp_path, server)
     run("generate-descriptions", server, cwd=tmp_path, check=0)
     assert len(server.log) == 4
     assert len(read_rows(tmp_path / "out/rows.jsonl")) == 1
-    assert "61 words" in reasons(tmp_path / "out/rows.rejects.jsonl")["llm_bad_answer"]
+    assert "61 words" in reasons(tmp_path / "out/rows.rejects.jsonl")["too_many_words"]
 
 
 TRANSCRIPTS = [

@@ -8,7 +8,7 @@ import schema
 from schema import Fault, Record
 from stages.prepare_data_with_llm.features import code_features
 from stages.prepare_data_with_llm.prompt import FOLDER, Prompt, fill, plain, read_prompt
-from stages.prepare_data_with_llm.questions import Found, Question
+from stages.prepare_data_with_llm.questions import BadAnswer, Found, Question
 from stages.prepare_data_with_llm.rows import described, is_wanted, wrong_kind
 from stages.prepare_data_with_llm.service import Service
 
@@ -52,7 +52,7 @@ class Describing:
         description = " ".join(plain(self.prompt.answer(text)["description"], "description").split())
         count = len(description.split())
         if self.prompt.words and count > self.prompt.words:
-            raise ValueError(f"the description has {count} words; {self.prompt.words} is the most")
+            raise BadAnswer("too_many_words", f"the description has {count} words; {self.prompt.words} is the most")
         return description
 
     def settle(self, run: schema.Run, record: Record, found: Found | None) -> None:
