@@ -26,6 +26,7 @@ import click
 
 import schema
 from schema import Contract
+from stages.prepare_data_with_llm import frames
 from stages.prepare_data_with_llm.prompt import Wording, prompt_options
 from stages.prepare_data_with_llm.service import Service, cache_option
 from stages.prepare_data_with_llm.service import options as service_options
@@ -40,8 +41,11 @@ def cli() -> None:
 @schema.options
 @service_options
 @prompt_options
+@frames.option
 @click.option("--all", "everything", is_flag=True, help="Describe every row, also those that have a description.")
-def generate_descriptions(contract: Contract, service: Service, wording: Wording, everything: bool) -> None:
+def generate_descriptions(
+    contract: Contract, service: Service, wording: Wording, frames: Path | None, everything: bool
+) -> None:
     """Describe programs as the requests that they answer."""
     if service.provider == "offline":
         describe_offline(contract, everything, service.dry_run)
@@ -49,7 +53,7 @@ def generate_descriptions(contract: Contract, service: Service, wording: Wording
     from stages.prepare_data_with_llm.describe import NAME, Describing, load
     from stages.prepare_data_with_llm.online import perform
 
-    task = Describing(service, wording.limit(load(wording.prompt)), everything)
+    task = Describing(service, wording.limit(load(wording.prompt)), everything, frames)
     perform(NAME, contract, service, task, {"llm": service.author, "prompt": task.prompt.name, "all": everything})
 
 
@@ -139,14 +143,15 @@ def generate_personas(
 @schema.options
 @service_options
 @prompt_options
+@frames.option
 @click.option("--all", "everything", is_flag=True, help="Judge every row, also those that have a verdict.")
-def judge(contract: Contract, service: Service, wording: Wording, everything: bool) -> None:
+def judge(contract: Contract, service: Service, wording: Wording, frames: Path | None, everything: bool) -> None:
     """Say whether description and code agree: score and reason go into metadata.judge, and every row is kept."""
     from stages.prepare_data_with_llm.judge import NAME, Judging, load
     from stages.prepare_data_with_llm.online import perform
 
     needs_a_model(service, NAME)
-    task = Judging(service, wording.limit(load(wording.prompt)), everything)
+    task = Judging(service, wording.limit(load(wording.prompt)), everything, frames)
     perform(NAME, contract, service, task, {"llm": service.author, "prompt": task.prompt.name, "all": everything})
 
 

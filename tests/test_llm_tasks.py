@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 
@@ -336,6 +337,38 @@ def test_a_verdict_goes_into_the_metadata_and_every_row_is_kept(tmp_path, server
     assert list(reasons(tmp_path / "out/rows.rejects.jsonl")) == ["no_description"]
     run("judge", server, "--all", "--where", '.source == "test"', "--limit", "4", cwd=tmp_path, check=0)
     assert len(server.log) == 3, "two from the cache, and the one that had a verdict"
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize("llm", ["openai", "claude"])
+def test_the_model_is_shown_the_frames_of_a_scene_and_no_other_file(tmp_path, server, llm):
+    for number in range(9):
+        (tmp_path / f"frames/{number}.png").parent.mkdir(exist_ok=True)
+        (tmp_path / f"frames/{number}.png").write_bytes(PNG + bytes([number]))
+    (tmp_path / "frames/notes.txt").write_text("secret")
+    (tmp_path / "outside.png").write_bytes(PNG)
+    named = [[f"{number}.png" for number in range(9)], None, ["../outside.png"], ["notes.txt"], ["gone.png"], "0.png"]
+    rows = [needy(number, **({"render": {"frames": frames}} if frames else {})) for number, frames in enumerate(named)]
+    server.plan = lambda call: says(call, '{"description": "Draw it."}')
+    write_rows(tmp_path / "in.jsonl", rows)
+    run("generate-descriptions", server, "--with-frames", "frames", cwd=tmp_path, llm=llm, check=0)
+    assert len(read_rows(tmp_path / "out/rows.jsonl")) == 2
+    faults = [row["metadata"]["error"]["code"] for row in read_rows(tmp_path / "out/rows.rejects.jsonl")]
+    assert faults == ["bad_frame"] * 4
+    seen, plain = sorted(
+        (call.body["messages"][-1]["content"] for call in server.log), key=lambda said: type(said) is str
+    )
+    assert type(plain) is str
+    sent = [
+        part["image_url"]["url"].partition("base64,")[2] if llm == "openai" else part["source"]["data"]
+        for part in seen[:-1]
+    ]
+    assert [base64.b64decode(data)[-1] for data in sent] == [0, 2, 5, 8]
+    assert "class Scene0(" in seen[-1]["text"]
 
 
 # --- prompts and limits -----------------------------------------------------------------------------------------------

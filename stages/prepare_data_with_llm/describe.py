@@ -7,6 +7,7 @@ from typing import Any
 import schema
 from schema import Fault, Record
 from stages.prepare_data_with_llm.features import code_features
+from stages.prepare_data_with_llm.frames import pictures_of
 from stages.prepare_data_with_llm.prompt import FOLDER, Prompt, fill, plain, read_prompt
 from stages.prepare_data_with_llm.questions import BadAnswer, Found, Question
 from stages.prepare_data_with_llm.rows import described, is_wanted, wrong_kind
@@ -31,12 +32,16 @@ class Describing:
     service: Service
     prompt: Prompt
     everything: bool
+    frames: Path | None = None
 
     def question(self, record: Record) -> Question | Fault | None:
         if not is_wanted(record, self.everything):
             return None
         if fault := wrong_kind(record):
             return fault
+        pictures = pictures_of(record, self.frames)
+        if isinstance(pictures, Fault):
+            return pictures
         features = code_features(record["code"])
         request = self.service.request(
             task=f"{NAME}/1 {self.prompt.version}",
@@ -45,6 +50,7 @@ class Describing:
             schema=self.prompt.schema,
             max_tokens=self.prompt.max_tokens,
             temperature=self.prompt.temperature,
+            images=pictures,
         )
         return Question(request, self.read, note=features)
 
