@@ -224,7 +224,8 @@ async def ask_all(run: schema.Run, task: Task, engine: Engine, put: Callable[[by
 
 
 async def leave(row: Waiting, run: schema.Run, task: Task, engine: Engine, put: Callable[[bytes], Any]) -> None:
-    result = await row.result if isinstance(row.result, asyncio.Task) else row.result
+    # Shielded: Ctrl-C while this row is waited for must not drop a call that is paid for.
+    result = await asyncio.shield(row.result) if isinstance(row.result, asyncio.Task) else row.result
     await engine.check()
     if row.key:
         put(receipt(row.record, row.key, engine.bills.pop(row.key, None), engine.price is not None))
