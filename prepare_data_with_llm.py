@@ -172,8 +172,9 @@ def retry(context: click.Context, source: str) -> None:
     from stages.prepare_data_with_llm.rejects import command_of
 
     command = cli.commands[command_of(source, sorted(cli.commands))]
-    # A row that was rejected was wanted, whatever its flags say.
-    options = ["--input", source, "--all", *context.args]
+    # Where --all is about rows that have what is asked for: a row that was rejected was wanted all the same.
+    wanted = ["--all"] if command in (generate_descriptions, judge) else []
+    options = ["--input", source, *wanted, *context.args]
     with command.make_context(command.name, options, parent=context.parent) as inner:
         command.invoke(inner)
 

@@ -570,7 +570,7 @@ def test_a_recording_that_was_edited_is_noticed(tmp_path, server):
 
 def test_a_rejects_file_is_tried_again_by_the_command_that_wrote_it(tmp_path, server):
     server.plan = lambda call: says(call, "{}") if marker(call) == 2 else pairs(call)
-    write_rows(tmp_path / "in.jsonl", [document(1), document(2), document(3)])
+    write_rows(tmp_path / "in.jsonl", [document(1), document(2), document(3), record(4)])
     run("generate-qa", server, cwd=tmp_path, check=0)
     asked = len(server.log)
     server.plan = pairs
@@ -579,7 +579,7 @@ def test_a_rejects_file_is_tried_again_by_the_command_that_wrote_it(tmp_path, se
     )
     assert {row["metadata"]["origin"]["page"] for row in read_rows(tmp_path / "more.jsonl")} == {2}
     assert len(server.log) == asked + 1
-    assert read_rows(tmp_path / "more.rejects.jsonl") == []
+    assert list(reasons(tmp_path / "more.rejects.jsonl")) == ["not_a_document"], "what was no document is none now"
 
 
 def test_retry_describes_what_was_asked_for_by_all(tmp_path, server):
@@ -633,6 +633,15 @@ def test_two_outputs_are_laid_side_by_side(tmp_path, server):
     same = run_script(SCRIPT, "compare", "a.jsonl", "a.jsonl", "--cache-dir", "gone", cwd=tmp_path, check=0).out
     assert "4 the same, 0 different; mean similarity 1.0" in same
     assert "| cost in $ | unknown | unknown |" in same
+
+
+def test_of_two_judged_outputs_it_is_told_which_one_is_better(tmp_path):
+    for name, scores in (("a", [5, 3, 2, 4]), ("b", [4, 3, 5, None])):
+        judged = [{"judge": {"score": score}} if score else {} for score in scores]
+        write_rows(tmp_path / f"{name}.jsonl", [record(number, metadata=told) for number, told in enumerate(judged)])
+    done = run_script(SCRIPT, "compare", "a.jsonl", "b.jsonl", cwd=tmp_path, check=0)
+    assert "Judged: A better 1, B better 1, equal 1." in done.out
+    assert "| score of the judge | 3.5 | 4.0 |" in done.out
 
 
 def test_made_rows_are_compared_by_the_document_that_they_are_from(tmp_path, server):

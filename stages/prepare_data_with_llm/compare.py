@@ -1,5 +1,8 @@
 """Two outputs side by side: which rows both have, what is different in their words, and what each has cost.
 
+Where both files were judged, it says whose verdicts are better; each was judged by itself, so that no order could
+favour one of them.
+
 A row of one file belongs to the row of the other with the same id; rows that were made of a document (questions and
 answers, explanations) belong to those that were made of the same document, however many there are of each.
 """
@@ -45,6 +48,7 @@ def compare(a: str, b: str, cache_dir: Path, examples: int) -> dict[str, Any]:
         "only_in_b": len(second.keys() - first.keys()),
         "same": len(both) - len(differing),
         "different": len(differing),
+        "verdicts": verdicts(pairs),
         "similarity": round(statistics.fmean(pair.similarity for pair in pairs), 4) if pairs else None,
         "examples": [example(pair) for pair in differing[:examples]],
     }
@@ -84,8 +88,26 @@ def side(path: str, texts: Texts, answers: Answers | None) -> dict[str, Any]:
         "rows": len(records),
         "authors": dict(Counter(map(author, records)).most_common()),
         "words": round(statistics.fmean(lengths), 1) if lengths else None,
+        "score": score(records),
         **cost(records, answers),
     }
+
+
+def score(records: list[Record]) -> float | None:
+    """The mean score of the rows that `judge` has seen."""
+    judged = (record["metadata"].get("judge") for record in records)
+    found = [said["score"] for said in judged if isinstance(said, dict) and type(said.get("score")) is int]
+    return round(statistics.fmean(found), 3) if found else None
+
+
+def verdicts(pairs: list[Pair]) -> dict[str, int]:
+    """How often which side has the better verdict, of the pairs where both have one."""
+    counts = {"a_better": 0, "b_better": 0, "equal": 0}
+    for pair in pairs:
+        a, b = score(pair.a), score(pair.b)
+        if a is not None and b is not None:
+            counts["equal" if a == b else "a_better" if a > b else "b_better"] += 1
+    return counts
 
 
 def author(record: Record) -> str:
@@ -125,6 +147,7 @@ def markdown(report: dict[str, Any]) -> str:
     rows = [
         ("rows", "rows"),
         ("words a row", "words"),
+        ("score of the judge", "score"),
         ("requests", "requests"),
         ("tokens read", "input_tokens"),
         ("tokens written", "output_tokens"),
@@ -140,6 +163,9 @@ def markdown(report: dict[str, Any]) -> str:
         f"{report['in_both']:,} in both, {report['only_in_a']:,} only in A, {report['only_in_b']:,} only in B; "
         f"{report['same']:,} the same, {report['different']:,} different; mean similarity {report['similarity']}.",
     ]
+    if sum(report["verdicts"].values()):
+        told = report["verdicts"]
+        lines += ["", f"Judged: A better {told['a_better']:,}, B better {told['b_better']:,}, equal {told['equal']:,}."]
     for shown_pair in report["examples"]:
         voice = f", {shown_pair['persona']}" if "persona" in shown_pair else ""
         lines += ["", f"## {shown_pair['id'][:12]}{voice}: similarity {shown_pair['similarity']}"]
