@@ -162,7 +162,14 @@ def needs_a_model(service: Service, task: str) -> None:
 
 
 @cli.command("retry", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
-@click.option("--input", "source", required=True, metavar="FILE", type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "--input",
+    "source",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Rejects file of one of the commands here.",
+)
 @click.pass_context
 def retry(context: click.Context, source: str) -> None:
     """Try the rows of a rejects file again, by the command that has rejected them.

@@ -230,6 +230,23 @@ def test_each_section_is_explained_in_three_voices_by_one_call(tmp_path, server)
     assert len(read_rows(tmp_path / "data/eli5.jsonl")) == 2
 
 
+def test_a_run_that_fails_leaves_the_old_set_of_voices(tmp_path, server):
+    server.plan = voices
+    write_rows(tmp_path / "in.jsonl", [section(1, "A")])
+    run("generate-personas", server, cwd=tmp_path, output="data", check=0)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
+    write_rows(tmp_path / "in.jsonl", [section(1, "A"), section(2, "B")])
+    server.plan = lambda call: error(401, "who are you", "invalid_api_key")
+    run("generate-personas", server, cwd=tmp_path, output="data", check=1)
+    server.plan = lambda call: says(call, "{}")
+    run("generate-personas", server, "--strict", cwd=tmp_path, output="data", check=1)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []
+    server.plan = voices
+    run("generate-personas", server, cwd=tmp_path, output="data", check=0)
+    assert {len(read_rows(tmp_path / f"data/{name}.jsonl")) for name in ("eli5", "intuitive", "executive")} == {2}
+
+
 def test_forbidden_words_are_asked_away_once_and_then_reject_the_section(tmp_path, server):
     bad = {"analogy": "A neural net.", "explanation": "It is Optimizing its leverage."}
 
