@@ -26,6 +26,7 @@ import click
 
 import schema
 from schema import Contract
+from stages.prepare_data_with_llm import frames
 from stages.prepare_data_with_llm.prompt import Wording, prompt_options
 from stages.prepare_data_with_llm.service import Service, cache_option
 from stages.prepare_data_with_llm.service import options as service_options
@@ -40,8 +41,11 @@ def cli() -> None:
 @schema.options
 @service_options
 @prompt_options
+@frames.option
 @click.option("--all", "everything", is_flag=True, help="Describe every row, also those that have a description.")
-def generate_descriptions(contract: Contract, service: Service, wording: Wording, everything: bool) -> None:
+def generate_descriptions(
+    contract: Contract, service: Service, wording: Wording, frames: Path | None, everything: bool
+) -> None:
     """Describe programs as the requests that they answer."""
     if service.provider == "offline":
         describe_offline(contract, everything, service.dry_run)
@@ -49,7 +53,7 @@ def generate_descriptions(contract: Contract, service: Service, wording: Wording
     from stages.prepare_data_with_llm.describe import NAME, Describing, load
     from stages.prepare_data_with_llm.online import perform
 
-    task = Describing(service, wording.limit(load(wording.prompt)), everything)
+    task = Describing(service, wording.limit(load(wording.prompt)), everything, frames)
     perform(NAME, contract, service, task, {"llm": service.author, "prompt": task.prompt.name, "all": everything})
 
 
@@ -139,14 +143,15 @@ def generate_personas(
 @schema.options
 @service_options
 @prompt_options
+@frames.option
 @click.option("--all", "everything", is_flag=True, help="Judge every row, also those that have a verdict.")
-def judge(contract: Contract, service: Service, wording: Wording, everything: bool) -> None:
+def judge(contract: Contract, service: Service, wording: Wording, frames: Path | None, everything: bool) -> None:
     """Say whether description and code agree: score and reason go into metadata.judge, and every row is kept."""
     from stages.prepare_data_with_llm.judge import NAME, Judging, load
     from stages.prepare_data_with_llm.online import perform
 
     needs_a_model(service, NAME)
-    task = Judging(service, wording.limit(load(wording.prompt)), everything)
+    task = Judging(service, wording.limit(load(wording.prompt)), everything, frames)
     perform(NAME, contract, service, task, {"llm": service.author, "prompt": task.prompt.name, "all": everything})
 
 
@@ -156,23 +161,51 @@ def needs_a_model(service: Service, task: str) -> None:
         raise click.UsageError(f"{task} needs a language model; name one with --llm, or a recorded run with --replay")
 
 
-@cli.command(
-    "retry", context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False
+@cli.command("retry", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.option(
+    "--input",
+    "source",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Rejects file of one of the commands here.",
 )
-@click.option("--input", "source", metavar="FILE", type=click.Path(exists=True, dir_okay=False))
-@click.option("--help", "-h", is_flag=True, help="Show this message and exit.")
 @click.pass_context
-def retry(context: click.Context, source: str | None, help: bool) -> None:
-    """Try the rows of a rejects file again, by the command that has rejected them; it takes the options of that."""
+def retry(context: click.Context, source: str) -> None:
+    """Try the rows of a rejects file again, by the command that has rejected them.
+
+    It takes the options of that command: --output, --llm, --model, --prompt and all others.
+    """
     from stages.prepare_data_with_llm.rejects import command_of
 
-    if help or not source:
-        click.echo(context.get_help() + "\n\nprepare_data_with_llm.py retry --input REJECTS --output FILE [OPTIONS]")
-        raise SystemExit(0 if help else 2)
     command = cli.commands[command_of(source, sorted(cli.commands))]
-    # A row that was rejected was wanted, whatever its flags say.
-    arguments = ["--input", source, "--all", *context.args]
-    command.main(arguments, prog_name=f"{context.find_root().info_name} {command.name}", standalone_mode=False)
+    # Where --all is about rows that have what is asked for: a row that was rejected was wanted all the same.
+    wanted = ["--all"] if command in (generate_descriptions, judge) else []
+    options = ["--input", source, *wanted, *context.args]
+    with command.make_context(command.name, options, parent=context.parent) as inner:
+        command.invoke(inner)
+
+
+@cli.command("compare")
+@click.argument("a", type=click.Path(exists=True, dir_okay=False))
+@click.argument("b", type=click.Path(exists=True, dir_okay=False))
+@click.option("--output", metavar="FILE", help="Markdown file to write.  [default: standard output]")
+@click.option("--json", "facts", metavar="FILE", help="The same as JSON.")
+@click.option(
+    "--examples", default=10, type=click.IntRange(0), metavar="N", help="Pairs to show, most different first."
+)
+@cache_option
+def compare(a: str, b: str, output: str | None, facts: str | None, examples: int, cache_dir: Path) -> None:
+    """Lay two outputs for the same rows side by side: their texts, their cost, their differences."""
+    from stages.prepare_data_with_llm import compare as comparing
+
+    report = comparing.compare(a, b, cache_dir, examples)
+    for path, data in ((output, comparing.markdown(report).encode()), (facts, schema.canonical(report))):
+        if path:
+            with schema.atomic(path) as file:
+                file.write(data + b"\n")
+    if not output:
+        click.echo(comparing.markdown(report))
 
 
 @cli.command("plan", context_settings={"ignore_unknown_options": True, "help_option_names": []})

@@ -7,9 +7,10 @@ from typing import Any
 
 import schema
 from schema import Fault, Record
+from stages.prepare_data_with_llm.frames import pictures_of
 from stages.prepare_data_with_llm.memo import Memo
 from stages.prepare_data_with_llm.prompt import FOLDER, Prompt, fill, plain, read_prompt
-from stages.prepare_data_with_llm.questions import Found, Question
+from stages.prepare_data_with_llm.questions import BadAnswer, Found, Question
 from stages.prepare_data_with_llm.rows import described, is_wanted, wrong_kind
 from stages.prepare_data_with_llm.service import Service
 
@@ -32,6 +33,7 @@ class Describing:
     service: Service
     prompt: Prompt
     everything: bool
+    frames: Path | None = None
 
     @cached_property
     def memo(self) -> Memo:
@@ -42,6 +44,9 @@ class Describing:
             return None
         if fault := wrong_kind(record):
             return fault
+        pictures = pictures_of(record, self.frames)
+        if isinstance(pictures, Fault):
+            return pictures
         features = self.memo.features(record["code"])
         request = self.service.request(
             task=f"{NAME}/1 {self.prompt.version}",
@@ -50,6 +55,7 @@ class Describing:
             schema=self.prompt.schema,
             max_tokens=self.prompt.max_tokens,
             temperature=self.prompt.temperature,
+            images=pictures,
         )
         return Question(request, self.read, note=features)
 
@@ -57,7 +63,7 @@ class Describing:
         description = " ".join(plain(self.prompt.answer(text)["description"], "description").split())
         count = len(description.split())
         if self.prompt.words and count > self.prompt.words:
-            raise ValueError(f"the description has {count} words; {self.prompt.words} is the most")
+            raise BadAnswer("too_many_words", f"the description has {count} words; {self.prompt.words} is the most")
         return description
 
     def settle(self, run: schema.Run, record: Record, found: Found | None) -> None:

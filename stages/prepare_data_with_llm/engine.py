@@ -16,7 +16,7 @@ from stages.prepare_data_with_llm.limits import Gate, Paces
 from stages.prepare_data_with_llm.money import Bill, Price, Purse, Spent, likely_tokens
 from stages.prepare_data_with_llm.outcomes import RAW, Unusable, kept, meaning_of, once_more
 from stages.prepare_data_with_llm.providers import Fatal, Provider, Refused, Transient
-from stages.prepare_data_with_llm.questions import Answer, Found, Question, Request
+from stages.prepare_data_with_llm.questions import Answer, BadAnswer, Found, Question, Request
 from stages.prepare_data_with_llm.service import Service
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
@@ -163,7 +163,8 @@ class Engine:
             return answer, meaning_of(answer, asked)
         except ValueError as fault:
             message = f"two answers could not be used; {fault}: {answer.text[:RAW]!r}"
-            raise Unusable("llm_bad_answer", message) from None
+            code = fault.code if isinstance(fault, BadAnswer) else "llm_bad_answer"
+            raise Unusable(code, message) from None
 
     async def first_answer(self, request: Request) -> Answer:
         """An answer out of a call for several rows if there are such; else from a call of its own."""

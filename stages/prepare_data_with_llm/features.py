@@ -130,9 +130,9 @@ def meaningful(tree: ast.AST) -> Iterator[ast.AST]:
     waiting = [tree]
     while waiting:
         node = waiting.pop()
-        if type(node) in TELLING:
-            yield node
         kind: Any = type(node)
+        if kind in TELLING:
+            yield node
         for name in inside(kind):
             value = getattr(node, name, None)
             if isinstance(value, list):

@@ -7,6 +7,7 @@ from typing import Any
 import schema
 from schema import Fault, Record
 from stages.prepare_data_with_llm.describe import capped
+from stages.prepare_data_with_llm.frames import pictures_of
 from stages.prepare_data_with_llm.prompt import FOLDER, Prompt, plain, read_prompt
 from stages.prepare_data_with_llm.questions import Found, Question
 from stages.prepare_data_with_llm.service import Service
@@ -20,12 +21,16 @@ class Judging:
     service: Service
     prompt: Prompt
     everything: bool
+    frames: Path | None = None
 
     def question(self, record: Record) -> Question | Fault | None:
         if "judge" in record["metadata"] and not self.everything:
             return None
         if not record["description"].strip():
             return Fault("no_description", "there is no description to judge; generate-descriptions writes one")
+        pictures = pictures_of(record, self.frames)
+        if isinstance(pictures, Fault):
+            return pictures
         request = self.service.request(
             task=f"{NAME}/1 {self.prompt.version}",
             system=self.prompt.system,
@@ -38,6 +43,7 @@ class Judging:
             schema=self.prompt.schema,
             max_tokens=self.prompt.max_tokens,
             temperature=self.prompt.temperature,
+            images=pictures,
         )
         return Question(request, self.read)
 

@@ -24,7 +24,7 @@ from stages.prepare_data_with_llm.prompt import (
     read_parts,
     read_prompt,
 )
-from stages.prepare_data_with_llm.questions import Found, Question
+from stages.prepare_data_with_llm.questions import BadAnswer, Found, Question
 from stages.prepare_data_with_llm.rows import about_text, made_of, unfit_text
 from stages.prepare_data_with_llm.service import Service
 
@@ -59,13 +59,14 @@ class Persona:
         return re.compile(rf"(?i)\b(?:{stems})\w*") if stems else None
 
     def check(self, fields: dict[str, Any]) -> dict[str, str]:
-        said = {name: plain(text, f"{name} of {self.name}") for name, text in fields.items() if isinstance(text, str)}
+        said = {name: plain(text, f"{name} of {self.name}") for name, text in fields.items()}
         found = {
             word.lower() for text in said.values() for word in (self.pattern.findall(text) if self.pattern else ())
         }
         if found:
             words = ", ".join(sorted(found))
-            raise ValueError(f"{self.name} uses forbidden words: {words}; say it without them and without their forms")
+            told = f"{self.name} uses forbidden words: {words}; say it without them and without their forms"
+            raise BadAnswer("forbidden_words", told)
         return said
 
 
@@ -166,6 +167,9 @@ def load_persona(name: str) -> Persona:
 def check_templates(path: Path, settings: dict[str, Any], fields: list[str]) -> None:
     if not fields:
         raise click.UsageError(f"--persona {path}: its schema has no properties, the fields of an answer")
+    for field, shape in settings["schema"]["properties"].items():
+        if not isinstance(shape, dict) or shape.get("type") != "string":
+            raise click.UsageError(f"--persona {path}: the field {field!r} is no {{type: string}}")
     for key, places in (("question", ["section"]), ("answer", fields)):
         text = settings.get(key)
         if not isinstance(text, str) or not text.strip() or not set(PLACE.findall(text)) <= set(places):

@@ -96,12 +96,13 @@ def rows_of(record: Record, pairs: list[Pair], author: str) -> list[Record]:
 # --- without a model -------------------------------------------------------------------------------------------------
 
 DEFINITION = re.compile(
-    r"(?:An?|The)? ?(?P<term>[A-Z]?[\w-]+(?: [\w-]+){0,4}?) (?P<verb>is|are|refers? to|denotes?|describes?|means) "
+    r"(?P<article>(?:An? |The )?)(?P<term>[A-Z]?[\w-]+(?: [\w-]+){0,4}?) "
+    r"(?P<verb>is|are|refers? to|denotes?|describes?|means) "
     r"(?:an?|the|any|every|one|all|how|what|when|that)\b.*[.]"
 )
 # A pronoun, or a part of a longer thought: "this is the reason" defines nothing.
 NO_TERM = re.compile(
-    r"(?i)\b(it|its|this|that|these|those|they|there|here|which|what|who|he|she|we|you|i|one|if|when|while|since|"
+    r"(?i)\b(everything|nothing|all|rest|it|its|this|that|these|those|they|there|here|which|what|who|he|she|we|you|i|one|if|when|while|since|"
     r"because|but|and|or|as|such|other|another|following|example|result|results|reason|goal|aim|idea|question|problem)\b"
 )
 
@@ -112,7 +113,9 @@ def make_offline(record: Record, num_pairs: int, everything: bool) -> list[Recor
         return fault
     sentences = list(sentences_of(record["code"]))
     pairs = {pair["question"]: pair for pair in definitions(sentences)}
-    if section := pair_of_section(record["metadata"].get("section"), sentences):
+    # The section is the one in which the text begins; what follows its next heading belongs to another.
+    opening = list(sentences_of(re.split(r"\n#+ ", record["code"].strip())[0]))
+    if section := pair_of_section(record["metadata"].get("section"), opening):
         pairs.setdefault(section["question"], section)
     if not pairs:
         return Fault("nothing_to_ask", "no definition and no heading, and without a model nothing else is asked about")
@@ -134,7 +137,7 @@ def definitions(sentences: list[str]) -> Iterator[Pair]:
         if found and not NO_TERM.search(found["term"]):
             term = found["term"]
             term = term if term[1:] != term[1:].lower() else term[:1].lower() + term[1:]
-            ask = f"What {'are' if found['verb'] == 'are' else 'is'} {term}?"
+            ask = f"What {'are' if found['verb'] == 'are' else 'is'} {found['article'].lower()}{term}?"
             yield {"type": "factual", "question": ask, "answer": sentence}
 
 
@@ -142,7 +145,7 @@ def pair_of_section(section: Any, sentences: list[str]) -> Pair | None:
     """What is said under a heading is what its first sentences say."""
     if not isinstance(section, str) or not sentences:
         return None
-    title = re.sub(r"^[\d.\s]+|[*_#]", "", section).strip()
+    title = re.sub(r"^[\d.\s]+|[*#`]", "", section).strip()
     if len(title.split()) < 2:  # "Introduction" asks about nothing
         return None
     return {

@@ -59,13 +59,22 @@ class Answer:
     stored_tokens: int = 0  # of input_tokens: written to the provider's prompt cache
 
 
+class BadAnswer(ValueError):
+    """What is wrong with an answer, where the rejects file has a name of its own for it."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class Question(NamedTuple):
     """What a task asks about one record."""
 
     request: Request
     # What the text of an answer means. A ValueError says what is wrong with it, in words for the model: it is asked
     # once more with them, and the second such answer makes the row a reject. Answers from the cache are read again,
-    # and equal requests share an answer: it must depend on nothing but the text and the request.
+    # and equal requests share an answer: it must depend on nothing but the text and the request. A BadAnswer names
+    # the reject; any other ValueError is an llm_bad_answer.
     read: Callable[[str], Any]
     note: Any = None  # comes back with the answer
 
