@@ -1,16 +1,22 @@
-"""Give every record that lacks one a description: by a language model, or offline from the program itself.
+"""Have a language model write what records lack: descriptions, questions and answers, explanations, verdicts.
 
     python prepare_data_with_llm.py generate-descriptions --input data_formatted/train.json \\
         --output data_enhanced/train.json
     python prepare_data_with_llm.py generate-descriptions --input X --output Y --llm claude --dry-run
+    python prepare_data_with_llm.py generate-qa --input data_documents/train.json --output data_qa/train.json
+    python prepare_data_with_llm.py generate-personas --input data_documents/train.json --output data_personas
+    python prepare_data_with_llm.py judge --input data_enhanced/train.json --output data_judged/train.json
+    python prepare_data_with_llm.py retry --input data_qa/train.rejects.jsonl --output data_qa/more.json
+    python prepare_data_with_llm.py compare A B
     python prepare_data_with_llm.py plan --input X --llm claude
     python prepare_data_with_llm.py collect --llm claude
     python prepare_data_with_llm.py cache-stats
     python prepare_data_with_llm.py cache-clear --yes
 
 In    any record file; "-" is standard input. Only rows with metadata.needs_description are described, unless --all.
-Out   OUTPUT with every row in its place and every program untouched; OUTPUT's .rejects.jsonl with the rows that got no
-      description, and why. Exit code 3: some rows got no answer; the same command asks for those alone.
+Out   OUTPUT: of generate-descriptions and judge every row in its place and every program untouched, of generate-qa N
+      rows for each document, of generate-personas a folder with a file for each voice. OUTPUT's .rejects.jsonl with
+      the rows that got nothing, and why. Exit code 3: some rows got no answer; the same command asks for those alone.
 
 An answer goes to the cache before it counts, so nothing is paid for twice: not after a crash, not when other rows of
 the file change, not for equal programs. Without a key in the environment or in .env nobody is asked: --llm offline.
