@@ -9,7 +9,7 @@ A file-to-file stage gets its options, its rejects, its ledger, its worker proce
 """
 
 from schema._commit import Held, atomic, folder, lock
-from schema._contract import CONTEXT, Contract, options
+from schema._contract import CONTEXT, Contract, folder_options, options
 from schema._convert import to_record
 from schema._files import Reject, ledger_path, read, rejects, rejects_path, write
 from schema._identity import (
@@ -59,6 +59,7 @@ __all__ = [
     "encode",
     "file_facts",
     "folder",
+    "folder_options",
     "group",
     "ledger_path",
     "links",
