@@ -24,6 +24,7 @@ from schema._identity import (
     share,
 )
 from schema._ledger import audit, file_facts, write_ledger
+from schema._near import Bridge, Link, Marks, links, marks, sides
 from schema._record import SCHEMA_FILE, Fault, Record, canonical, encode, problem, sha256
 from schema._report import Failure, Incomplete, group, log, main, progress, set_verbosity
 from schema._stage import Run, run
@@ -32,11 +33,14 @@ __all__ = [
     "CONTEXT",
     "SCHEMA_FILE",
     "VERSION",
+    "Bridge",
     "Contract",
     "Failure",
     "Fault",
     "Held",
     "Incomplete",
+    "Link",
+    "Marks",
     "Record",
     "Reject",
     "Run",
@@ -54,9 +58,11 @@ __all__ = [
     "folder",
     "group",
     "ledger_path",
+    "links",
     "lock",
     "log",
     "main",
+    "marks",
     "options",
     "problem",
     "progress",
@@ -68,6 +74,7 @@ __all__ = [
     "set_verbosity",
     "sha256",
     "share",
+    "sides",
     "to_record",
     "write",
     "write_ledger",
