@@ -14,6 +14,7 @@ from hypothesis import strategies as some
 
 import schema
 from stages.split_data.formats import find_fault
+from stages.split_data.readings import readable_twice
 from stages.split_data.sides import Clash, Facts, assign, side_of, upstream_side, value_of
 
 
@@ -268,6 +269,40 @@ def test_the_audit_names_every_pair_by_code_and_by_description(tmp_path):
     assert "2 of 3 records of b.jsonl also stand in a.jsonl (1 by code, 1 by description)" in done.err
 
 
+def test_the_audit_compares_all_files_and_names_the_row_of_each(tmp_path):
+    for name, rows in (("a", records(3)), ("b", [record(10), record(1)]), ("c", [record(1), record(10), record(20)])):
+        write_rows(tmp_path / f"{name}.jsonl", rows)
+    done = split(tmp_path, "audit", "a.jsonl", "b.jsonl", "c.jsonl", check=3)
+    pairs = [json.loads(line) for line in done.out.splitlines()]
+    found = [
+        (pair["a_file"], pair["a_row"], pair["b_file"], pair["b_row"]) for pair in pairs if pair["field"] == "code"
+    ]
+    assert found == [
+        ("a.jsonl", 2, "b.jsonl", 2),
+        ("a.jsonl", 2, "c.jsonl", 1),
+        ("b.jsonl", 2, "c.jsonl", 1),
+        ("b.jsonl", 1, "c.jsonl", 2),
+    ]
+    assert "2 of 3 records of c.jsonl also stand in b.jsonl (2 by code, 2 by description)" in done.err
+
+
+def test_the_audit_sees_the_same_group_on_both_sides(tmp_path):
+    write_rows(tmp_path / "a.jsonl", records(1, group="one film"))
+    write_rows(tmp_path / "b.jsonl", [record(7, metadata={"group": "one film"})])
+    done = split(tmp_path, "audit", "a.jsonl", "b.jsonl", check=3)
+    assert json.loads(done.out)["field"] == "group"
+
+
+def test_the_audit_of_a_benchmark_is_one_more_file_that_is_not_compared_with_other_benchmarks(tmp_path):
+    write_rows(tmp_path / "a.jsonl", records(3))
+    for name in ("one", "two"):
+        write_rows(tmp_path / f"{name}.jsonl", [record(2), record(9)])
+    done = split(tmp_path, "audit", "a.jsonl", "--benchmark", "one.jsonl", "--benchmark", "two.jsonl", check=3)
+    assert {json.loads(line)["b_file"] for line in done.out.splitlines()} == {"a.jsonl"}
+    assert "1 of 3 records of a.jsonl also stand in two.jsonl" in done.err
+    assert "compared with nothing" in split(tmp_path, "audit", "a.jsonl", check=2).err
+
+
 def test_the_audit_does_not_call_a_file_clean_that_it_could_not_read(tmp_path):
     write_rows(tmp_path / "a.jsonl", records(2))
     write_rows(tmp_path / "b.jsonl", [record(3), b"{broken"])
@@ -315,3 +350,164 @@ def test_an_input_without_a_record_fails_and_leaves_the_old_split(tmp_path):
     write_rows(tmp_path / "in.jsonl", [b"{broken"])
     assert "there is no record to split" in split(tmp_path, "--input", "in.jsonl", "--output-dir", "out", check=1).err
     assert {entry.name: entry.read_bytes() for entry in (tmp_path / "out").iterdir()} == before
+
+
+# --- benchmarks -------------------------------------------------------------------------------------------------------
+
+
+def test_what_stands_in_a_benchmark_is_rejected_with_its_row(tmp_path):
+    benchmark = [record(50), record(5, metadata={"id": "b2"}), record(60)]
+    write_rows(tmp_path / "benchmark.jsonl", benchmark)
+    same_words = record(70, description=benchmark[0]["description"].upper())
+    write_rows(tmp_path / "in.jsonl", [*records(20), same_words])
+    split(tmp_path, "--input", "in.jsonl", "--output-dir", "out", "--benchmark", "benchmark.jsonl")
+    first, second = read_rows(tmp_path / "out" / "rejects.jsonl")
+    assert first["metadata"]["error"]["message"] == "it has the code of row 2 of benchmark.jsonl (b2)"
+    assert second["metadata"]["error"]["message"].startswith("it has the description of row 1 of benchmark.jsonl")
+    ledger = json.loads((tmp_path / "out" / "ledger.json").read_bytes())
+    assert ledger["reasons"] == {"in_benchmark": 2}
+    assert [entry["path"] for entry in ledger["inputs"]] == ["../in.jsonl", "../benchmark.jsonl"]
+    split(tmp_path, "audit", "out/train.jsonl", "out/valid.jsonl", "--benchmark", "benchmark.jsonl", check=0)
+
+
+def test_a_benchmark_that_can_not_be_read_decontaminates_nothing(tmp_path):
+    write_rows(tmp_path / "benchmark.jsonl", [record(1), b"{broken"])
+    write_rows(tmp_path / "in.jsonl", records(4))
+    done = split(tmp_path, "--input", "in.jsonl", "--output-dir", "out", "--benchmark", "benchmark.jsonl", check=1)
+    assert "benchmark.jsonl: line 2" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_text_that_is_no_program_is_found_again_word_for_word(tmp_path):
+    line = "from manim import * class MyScene(Scene): def construct(self): self.add(Circle())"
+    write_rows(tmp_path / "a.jsonl", [{"instruction": "Add a circle.", "output": line}])
+    write_rows(tmp_path / "b.jsonl", [{"instruction": "Show it.", "output": line + " "}])
+    assert json.loads(split(tmp_path, "audit", "a.jsonl", "b.jsonl", check=3).out)["field"] == "code"
+
+
+# --- splits from upstream ---------------------------------------------------------------------------------------------
+
+
+def came_as(number, side, **changes):
+    return record(number, metadata={"Split": side}, **changes)
+
+
+def test_an_upstream_split_is_kept_on_request(tmp_path):
+    rows = [came_as(number, "Test" if number % 3 == 0 else "train") for number in range(30)]
+    write_rows(tmp_path / "in.jsonl", [*rows, record(40)])
+    for key in ("Split", "metadata.Split"):
+        split(tmp_path, "--input", "in.jsonl", "--output-dir", "out", "--honour-split", key, check=0)
+        train, valid = sides(tmp_path / "out")
+        assert {row["metadata"].get("Split") for row in valid} - {None} == {"Test"}
+        assert {row["metadata"].get("Split") for row in train} - {None} == {"train"}
+        assert len(train) + len(valid) == 31
+
+
+def test_an_upstream_split_that_leaks_loses_the_later_record_by_name(tmp_path):
+    rows = [came_as(1, "train"), came_as(2, "test"), came_as(3, "validation", code=record(1)["code"])]
+    rows[0]["metadata"]["id"] = "first"
+    write_rows(tmp_path / "in.jsonl", [*rows, came_as(4, "holdout")])
+    ratios = ["--ratios", "80/10/10"]
+    split(tmp_path, "--input", "in.jsonl", "--output-dir", "out", "--honour-split", "Split", *ratios, check=0)
+    errors = [row["metadata"]["error"] for row in read_rows(tmp_path / "out" / "rejects.jsonl")]
+    assert [error["code"] for error in errors] == ["split_conflict", "unknown_split"]
+    assert errors[0]["message"] == "its Split is 'validation', but it has the code of first in train"
+    assert [len(rows) for rows in sides(tmp_path / "out", "train", "valid", "test")] == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("word", "sides_of_two", "sides_of_three"),
+    [("TRAIN", 0, 0), ("validation", 1, 1), ("dev", 1, 1), ("held-out", 1, 2), ("", None, None), (None, None, None)],
+)
+def test_the_words_for_a_split_that_published_sets_use(word, sides_of_two, sides_of_three):
+    row = came_as(1, word)
+    assert upstream_side(row, "Split", 2) == sides_of_two
+    assert upstream_side(row, "Split", 3) == sides_of_three
+    assert upstream_side(row, None, 3) is None
+
+
+def test_a_record_between_two_sides_is_rejected_with_both_of_its_neighbours(tmp_path):
+    rows = [came_as(1, "train"), came_as(2, "test"), record(3, code=program(1), description=record(2)["description"])]
+    for number, row in enumerate(rows):
+        row["metadata"] = {**row["metadata"], "id": f"id{number}"}
+    write_rows(tmp_path / "in.jsonl", rows)
+    split(tmp_path, "--input", "in.jsonl", "--output-dir", "out", "--honour-split", "Split", check=0)
+    (rejected,) = read_rows(tmp_path / "out" / "rejects.jsonl")
+    error = rejected["metadata"]["error"]
+    assert (error["code"], error["message"]) == (
+        "bridges_sides",
+        "it has the code of id0 in train and has the description of id1 in valid",
+    )
+
+
+def test_a_file_that_changes_between_its_two_readings_is_an_error(tmp_path):
+    path = write_rows(tmp_path / "in.jsonl", records(2))
+    with pytest.raises(schema.Failure, match="changed while it was read"), readable_twice(str(path)):
+        write_rows(path, records(3))
+
+
+def test_stratified_each_source_is_divided_by_the_ratios_to_within_one_record():
+    rows = [record(number, source="abc"[number % 7 % 3]) for number in range(700)]
+    chosen = chosen_sides(rows, [80, 15, 5], stratify=["source"])
+    for source in "abc":
+        own = [side for row, side in zip(rows, chosen, strict=True) if row["source"] == source]
+        for side, ratio in enumerate((0.8, 0.15, 0.05)):
+            assert abs(own.count(side) - ratio * len(own)) <= 2
+
+
+# --- other trainers ---------------------------------------------------------------------------------------------------
+
+CONFIGS = {
+    "messages": ["axolotl", "llamafactory", "mlx_lora", "trl", "unsloth"],
+    "conversations": ["axolotl", "llamafactory", "unsloth"],
+    "alpaca": ["axolotl", "llamafactory", "unsloth"],
+    "prompt-completion": ["axolotl", "llamafactory", "mlx_lora", "trl"],
+    "text": ["axolotl", "llamafactory", "mlx_lora", "trl"],
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_format_comes_with_the_settings_of_each_trainer_that_reads_it(tmp_path, name):
+    write_rows(tmp_path / "in.jsonl", records(12))
+    split(tmp_path, "--input", "in.jsonl", "--output-dir", "out", "--format", name, "--model", "some/model", check=0)
+    found = {path.stem: yaml.safe_load(path.read_bytes()) for path in sorted((tmp_path / "out").glob("*.yaml"))}
+    assert list(found) == CONFIGS[name]
+    assert {value for tree in found.values() for key, value in tree.items() if "model" in key} == {"some/model"}
+    info = json.loads((tmp_path / "out" / "dataset_info.json").read_bytes())
+    assert {key: entry["file_name"] for key, entry in info.items()} == {
+        "linemill_train": "train.jsonl",
+        "linemill_valid": "valid.jsonl",
+    }
+    row = sides(tmp_path / "out")[0][0]
+    assert set(info["linemill_train"]["columns"].values()) <= row.keys()
+    assert str(tmp_path) not in "".join(map(str, found.values())), "the folder can be moved"
+    run_script("schema", "audit", "out", cwd=tmp_path, check=0)
+
+
+def test_settings_for_trainers_are_left_out_on_request_and_go_with_the_set(tmp_path):
+    write_rows(tmp_path / "in.jsonl", records(12))
+    split(tmp_path, "--input", "in.jsonl", "--output-dir", "out", "--format", "messages", check=0)
+    split(tmp_path, "--input", "in.jsonl", "--output-dir", "out", "--format", "messages", "--no-trainer-configs")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"train.jsonl", "valid.jsonl", "rejects.jsonl", "ledger.json"}
+
+
+def test_without_a_word_every_style_of_the_paper_pipeline_is_split_as_messages(tmp_path):
+    for style in ("eli5", "executive"):
+        rows = [
+            {"messages": [{"role": "user", "content": f"Explain {n}"}, {"role": "assistant", "content": program(n)}]}
+            for n in range(40)
+        ]
+        write_rows(tmp_path / "data" / f"{style}_2048.jsonl", rows)
+        write_rows(tmp_path / "data" / f"{style}.jsonl", rows)
+    split(tmp_path, check=0)
+    assert sorted(path.name for path in (tmp_path / "data").iterdir() if path.is_dir()) == [
+        "eli5_2048",
+        "executive_2048",
+    ]
+    for style in ("eli5", "executive"):
+        train, valid = sides(tmp_path / "data" / f"{style}_2048")
+        assert len(train) + len(valid) == 40 and valid
+        assert [turn["role"] for turn in train[0]["messages"]] == ["user", "assistant"]
+    assert "there is no such file" in split(tmp_path / "data", "--seed", "1", check=2).err
+    assert "--input needs --output-dir" in split(tmp_path, "--input", "data/eli5.jsonl", check=2).err

@@ -58,7 +58,11 @@ class Input(NamedTuple):
 @contextmanager
 def readable_twice(source: str) -> Iterator[Input]:
     if source != "-":
+        before = Path(source).stat()
         yield Input(source, source)
+        after = Path(source).stat()
+        if (before.st_mtime_ns, before.st_size, before.st_ino) != (after.st_mtime_ns, after.st_size, after.st_ino):
+            raise schema.Failure(f"{source}: it changed while it was read; start again")
         return
     with tempfile.NamedTemporaryFile(prefix="linemill-") as spool:
         shutil.copyfileobj(sys.stdin.buffer, spool)
@@ -129,7 +133,7 @@ def write_sides(
     with ExitStack() as stack:
         keep = [stack.enter_context(side_writer(staging / f"{name}.jsonl", name, job)) for name in job.names]
         records = accepted(input_, job, reject)
-        for number, (record, found) in enumerate(pairs(records, placement, input_.told), first):
+        for number, (record, found) in enumerate(zip(records, placement, strict=False), first):
             if number in wanted:
                 names[number] = f"{record['metadata']['id']} in {side_name(found)}"
             if isinstance(found, Clash):
@@ -138,13 +142,6 @@ def write_sides(
                 keep[found](record)
                 sizes[SIDES[found]] += 1
     return dict(sizes)
-
-
-def pairs(records: Iterator[Record], placement: Placement, name: str) -> Iterator[tuple[Record, int | Clash]]:
-    try:
-        yield from zip(records, placement, strict=True)
-    except ValueError:
-        raise schema.Failure(f"{name}: it changed while it was read; start again") from None
 
 
 def side_name(found: int | Clash) -> str:

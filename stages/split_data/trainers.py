@@ -47,7 +47,6 @@ def _trl(folder: Folder) -> Settings | None:
     evaluated = {"dataset_test_split": "validation", "eval_strategy": "epoch"} if folder.sizes["valid"] else {}
     return {
         "model_name_or_path": folder.model,
-        "dataset_name": ".",
         "dataset_train_split": "train",
         **evaluated,
         # The loss on the answers alone; TRL knows the templates for which it can do so, and refuses the others.
@@ -228,7 +227,8 @@ def _mlx(folder: Folder) -> Settings | None:
 
 
 _TRAINERS: dict[str, tuple[str, Callable[[Folder], Settings | None]]] = {
-    "trl.yaml": ("trl sft --config trl.yaml", _trl),
+    # Not dataset_name: . in the file: datasets names a data set after its folder, and "." is no name.
+    "trl.yaml": ('trl sft --config trl.yaml --dataset_name "$PWD"', _trl),
     "llamafactory.yaml": ("llamafactory-cli train llamafactory.yaml", _llamafactory),
     "axolotl.yaml": ("axolotl train axolotl.yaml", _axolotl),
     "unsloth.yaml": ("unsloth train --config unsloth.yaml", _unsloth),
