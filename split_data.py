@@ -196,7 +196,7 @@ def split_file(source: str, output_dir: str, job: Job, model: str | None) -> Non
         schema.write_ledger(
             staging / "ledger.json",
             stage=STAGE,
-            inputs=[*([] if source == "-" else [source]), *job.benchmarks],
+            inputs=[*([source] if source != "-" and Path(source).is_file() else []), *job.benchmarks],
             outputs=[staging / f"{name}.jsonl" for name in job.names],
             counts={"in": kept + rejected, "kept": kept, "rejected": rejected, "merged": 0, "augmented": 0},
             reasons=dict(reasons),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import threading
 
 import pytest
 import yaml
@@ -438,6 +440,16 @@ def test_a_record_between_two_sides_is_rejected_with_both_of_its_neighbours(tmp_
         "bridges_sides",
         "it has the code of id0 in train and has the description of id1 in valid",
     )
+
+
+def test_a_pipe_that_can_be_read_only_once_loses_nothing(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    rows = b"".join(json.dumps(row).encode() + b"\n" for row in records(20))
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=[rows])
+    writer.start()
+    split(tmp_path, "--input", "pipe", "--output-dir", "out")
+    writer.join()
+    assert sum(map(len, sides(tmp_path / "out"))) == 20
 
 
 def test_a_file_that_changes_between_its_two_readings_is_an_error(tmp_path):

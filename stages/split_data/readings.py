@@ -51,13 +51,15 @@ class Input(NamedTuple):
     told: str
 
     def read(self, reject: schema.Reject) -> Iterator[Record]:
-        found = schema.read(self.path, reject, source="stdin" if self.told == "-" else None)
+        name = None if self.path == self.told else "stdin" if self.told == "-" else Path(self.told).name
+        found = schema.read(self.path, reject, source=name)
         return (schema.adopt(record) for record in found)
 
 
 @contextmanager
 def readable_twice(source: str) -> Iterator[Input]:
-    if source != "-":
+    """The file itself, which must not change meanwhile; what can be read only once is copied."""
+    if source != "-" and Path(source).is_file():
         before = Path(source).stat()
         yield Input(source, source)
         after = Path(source).stat()
@@ -65,9 +67,10 @@ def readable_twice(source: str) -> Iterator[Input]:
             raise schema.Failure(f"{source}: it changed while it was read; start again")
         return
     with tempfile.NamedTemporaryFile(prefix="linemill-") as spool:
-        shutil.copyfileobj(sys.stdin.buffer, spool)
+        with sys.stdin.buffer if source == "-" else open(source, "rb") as pipe:
+            shutil.copyfileobj(pipe, spool)
         spool.flush()
-        yield Input(spool.name, "-")
+        yield Input(spool.name, source)
 
 
 def say_nothing(item: Any, message: str, code: str = "invalid", line: int | None = None) -> None:

@@ -217,6 +217,7 @@ def _mlx(folder: Folder) -> Settings | None:
         "data": ".",
         "adapter_path": "mlx_output",
         "fine_tune_type": "lora",
+        "num_layers": -1,  # all; mlx-lm refuses a number beyond those that the model has
         "lora_parameters": {"rank": 8, "dropout": 0.0, "scale": 20.0},
         "batch_size": batch,
         "iters": max(1, -(-3 * folder.sizes["train"] // batch)),
