@@ -206,7 +206,7 @@ def split_file(source: str, output_dir: str, job: Job, model: str | None) -> Non
             extra={"sides": sizes},
             beside=output_dir,
         )
-    report(sizes, reasons, job.ratios, output_dir)
+    report(sizes, reasons, job, output_dir)
 
 
 def counting(put: schema.Reject, reasons: Counter[str]) -> schema.Reject:
@@ -227,15 +227,17 @@ def read_whole(path: str) -> Iterator[Record]:
     return (schema.adopt(record) for record in schema.read(path, refuse))
 
 
-def report(sizes: dict[str, int], reasons: Counter[str], ratios: list[float], output_dir: str) -> None:
+def report(sizes: dict[str, int], reasons: Counter[str], job: Job, output_dir: str) -> None:
     kept, rejected = sum(sizes.values()), reasons.total()
     told = ", ".join(f"{count:,} {name}" for name, count in sizes.items())
     schema.log(f"{STAGE}: {kept + rejected:,} in, {kept:,} kept ({told}), {rejected:,} rejected -> {output_dir}")
     for reason, count in reasons.most_common():
         schema.log(f"  {count:,} {reason}")
-    for (name, count), ratio in zip(sizes.items(), ratios, strict=True):
+    too_few = "there are too few records that differ in code and description"
+    why = f"by {job.honour_split}, nothing falls on it" if job.honour_split else too_few
+    for (name, count), ratio in zip(sizes.items(), job.ratios, strict=True):
         if ratio and not count:
-            schema.log(f"  {name} is empty: there are too few records that differ in code and description")
+            schema.log(f"  {name} is empty: {why}")
 
 
 @main.command()

@@ -9,7 +9,6 @@ import schema
 
 DEFAULT_MODEL = "Qwen/Qwen2.5-Coder-1.5B-Instruct"
 _MAX_LENGTH = 2048
-_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 Settings = dict[str, Any]
 
@@ -170,7 +169,7 @@ def _axolotl(folder: Folder) -> Settings | None:
         "lora_r": 16,
         "lora_alpha": 32,
         "lora_dropout": 0.05,
-        "lora_target_modules": list(_LAYERS),
+        "lora_target_linear": True,
         "sequence_len": _MAX_LENGTH,
         "micro_batch_size": 1,
         "gradient_accumulation_steps": 8,
@@ -202,7 +201,7 @@ def _unsloth(folder: Folder) -> Settings | None:
             "train_on_completions": True,
             "output_dir": "unsloth_output",
         },
-        "lora": {"lora_r": 16, "lora_alpha": 32, "target_modules": ",".join(_LAYERS)},
+        "lora": {"lora_r": 16, "lora_alpha": 32},
     }
 
 
