@@ -56,6 +56,13 @@ def parse_keys(context: click.Context, parameter: click.Parameter, text: str | N
     return [key for key in map(str.strip, (text or "").split(",")) if key]
 
 
+def refuse_pipes(context: click.Context, parameter: click.Parameter, paths: tuple[str, ...]) -> tuple[str, ...]:
+    for path in paths:
+        if not Path(path).is_file():
+            raise click.BadParameter(f"{path}: is no ordinary file, and it has to be read twice")
+    return paths
+
+
 NEAR = click.option(
     "--near-threshold",
     default=0.7,
@@ -77,6 +84,7 @@ BENCHMARK = click.option(
     multiple=True,
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False),
+    callback=refuse_pipes,
     help="Records that nobody may train on; can be given several times.",
 )
 VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Say why each row is rejected.")
@@ -241,7 +249,14 @@ def report(sizes: dict[str, int], reasons: Counter[str], job: Job, output_dir: s
 
 
 @main.command()
-@click.argument("files", metavar="A B...", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.argument(
+    "files",
+    metavar="A B...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False),
+    callback=refuse_pipes,
+)
 @BENCHMARK
 @NEAR
 @NO_NEAR

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import threading
 
 import pytest
@@ -303,6 +304,7 @@ def test_the_audit_of_a_benchmark_is_one_more_file_that_is_not_compared_with_oth
     assert {json.loads(line)["b_file"] for line in done.out.splitlines()} == {"a.jsonl"}
     assert "1 of 3 records of a.jsonl also stand in two.jsonl" in done.err
     assert "compared with nothing" in split(tmp_path, "audit", "a.jsonl", check=2).err
+    assert "has to be read twice" in split(tmp_path, "audit", "a.jsonl", "/dev/null", check=2).err
 
 
 def test_the_audit_does_not_call_a_file_clean_that_it_could_not_read(tmp_path):
@@ -378,6 +380,51 @@ def test_a_benchmark_that_can_not_be_read_decontaminates_nothing(tmp_path):
     done = split(tmp_path, "--input", "in.jsonl", "--output-dir", "out", "--benchmark", "benchmark.jsonl", check=1)
     assert "benchmark.jsonl: line 2" in done.err
     assert not (tmp_path / "out").exists()
+
+
+PROGRAM = """
+from manim import *
+
+
+class {name}(Scene):
+    def construct(self):
+        {one} = Circle(radius=2, color=BLUE).shift(LEFT * 2)
+        {two} = Square(side_length=3).set_fill(GREEN, opacity=0.5)
+        {three} = VGroup({one}, {two}).arrange(RIGHT, buff=0.7)
+        self.play(Create({one}), FadeIn({two}, shift=UP))
+        self.play({three}.animate.scale(1.5).to_edge(DOWN), run_time={seconds})
+        self.wait(2)
+        self.play(FadeOut({three}), Rotate({one}, angle=PI / 2))
+        self.wait()
+"""
+ORIGINAL = PROGRAM.format(name="Shapes", one="circle", two="square", three="both", seconds=2)
+RENAMED = PROGRAM.format(name="MyScene", one="a", two="b", three="group", seconds=3)
+
+
+def test_the_audit_finds_a_program_whose_names_and_numbers_were_changed(tmp_path):
+    write_rows(tmp_path / "a.jsonl", [record(1), record(2, code=ORIGINAL)])
+    write_rows(tmp_path / "b.jsonl", [record(3, code=RENAMED), record(4)])
+    (line,) = split(tmp_path, "audit", "a.jsonl", "b.jsonl", check=3).out.splitlines()
+    pair = json.loads(line)
+    assert (pair["field"], pair["a_row"], pair["b_row"]) == ("near", 2, 1)
+    assert 0.7 <= pair["similarity"] < 1
+    for option in (["--no-near"], ["--near-threshold", "0.99"], ["--normalise", "raw"]):
+        assert split(tmp_path, "audit", "a.jsonl", "b.jsonl", *option, check=0).out == ""
+
+
+def test_nearly_the_same_programs_stand_on_one_side_and_none_gets_past_a_benchmark(tmp_path):
+    close = [record(number, code=code) for number, code in enumerate([ORIGINAL, RENAMED], 500)]
+    write_rows(tmp_path / "in.jsonl", [*records(60), *close])
+    for seed in range(4):
+        split(tmp_path, "--input", "in.jsonl", "--output-dir", "out", "--ratios", "50/50", "--seed", seed, check=0)
+        found = [[row["code"] in (ORIGINAL, RENAMED) for row in rows].count(True) for rows in sides(tmp_path / "out")]
+        assert sorted(found) == [0, 2]
+        split(tmp_path, "audit", "out/train.jsonl", "out/valid.jsonl", check=0)
+    write_rows(tmp_path / "benchmark.jsonl", [record(900, code=RENAMED)])
+    split(tmp_path, "--input", "in.jsonl", "--output-dir", "out", "--benchmark", "benchmark.jsonl", check=0)
+    errors = [row["metadata"]["error"] for row in read_rows(tmp_path / "out" / "rejects.jsonl")]
+    assert [error["code"] for error in errors] == ["in_benchmark"] * 2
+    assert re.match(r"it is 0\.\d\d like row 1 of benchmark.jsonl", errors[0]["message"])
 
 
 def test_text_that_is_no_program_is_found_again_word_for_word(tmp_path):
