@@ -12,8 +12,8 @@ Out   a folder whose files change together or not at all, one record a line wher
       removed_duplicates.json    every record that was merged into another one, with the id of that one
       deduplication_report.json dataset_stats.json ledger.json
 
-Rows in = records kept + rows rejected + duplicates merged. All records are held in memory; the processes that read
-the sources hold none of them.
+Rows in = records kept + rows rejected + duplicates merged. No record is held in memory: they wait in files, and what
+says who is a duplicate takes about 300 bytes of each.
 """
 
 from __future__ import annotations
@@ -24,21 +24,20 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
-import msgspec
 
 import extractors
 import schema
 from extractors import BadRow, Extract, Fetch
 from schema import Fault
-from stages.prepare_data import judge, listing, preflight
+from stages.prepare_data import identity, judge, listing, preflight
 from stages.prepare_data.catalogue import Source, ask, bind, choose, every_argument, nearest, read_catalogue
-from stages.prepare_data.identity import merge_duplicates, split
-from stages.prepare_data.outputs import STAGE, Reading, Result, priorities, write_set
+from stages.prepare_data.identity import Decision, Policy
+from stages.prepare_data.outputs import STAGE, Reading, Result, write_set
+from stages.prepare_data.spool import Spool, SpoolWriter
 from stages.prepare_data.workers import run_each
 
 
@@ -65,6 +64,7 @@ class Job(NamedTuple):
     plan: Plan
     limit: int | None
     limits: judge.Limits
+    policy: Policy
     spool: Path
 
 
@@ -96,8 +96,7 @@ def plan(source: Source, fetch: Fetch) -> Plan:
 def read_source(job: Job, items: Iterable[Any]) -> Counter[str]:
     """Judge every row of one source and write it down; the counts are of the steps that rows failed at."""
     source, failed = job.plan.source, Counter[str](unreadable=0, invalid=0, unfit=0)
-    with ExitStack() as stack:
-        records, rejects = (stack.enter_context(open(f"{job.spool}.{name}", "wb")) for name in ("records", "rejects"))
+    with SpoolWriter(job.spool, job.policy.near, job.policy.normalise) as spool:
         for item in schema.progress(items, source.name):
             if isinstance(item, BadRow):
                 step, row = "unreadable", judge.mark_unusable(source, Fault(item.code, item.message), *item[2:])
@@ -107,10 +106,10 @@ def read_source(job: Job, items: Iterable[Any]) -> Counter[str]:
             elif fault := judge.find_fault(record, job.limits):
                 step, row = "unfit", judge.mark(record, fault)
             else:
-                records.write(schema.encode(judge.accept(record, source)) + b"\n")
+                spool.keep(judge.accept(record, source))
                 continue
             failed[step] += 1
-            rejects.write(schema.encode(row) + b"\n")
+            spool.reject(row)
     return failed
 
 
@@ -158,32 +157,56 @@ def read_all(jobs: list[Job], workers: int, *, keep_going: bool) -> tuple[list[R
 
 
 def load(job: Job, failed: dict[str, int]) -> Reading:
-    """Take in what a process wrote down."""
-    rows: list[list[schema.Record]] = []
-    for name in ("records", "rejects"):
-        with open(f"{job.spool}.{name}", "rb") as lines:
-            rows.append([msgspec.json.decode(line) for line in lines])
-        Path(f"{job.spool}.{name}").unlink()
-    for row in rows[1]:
+    """Look at what a process wrote down."""
+    spool, rejected, first = Spool(job.spool), Counter[str](), None
+    for row in spool.rejects():
         error = row["metadata"]["error"]
         schema.log(f"    rejected: {error['code']}: {error['message']}", level=1)
-    return Reading(job.plan.source, rows[0], rows[1], failed)
+        rejected[error["code"]] += 1
+        first = first or error["message"]
+    return Reading(job.plan.source, spool, failed, rejected, first)
 
 
-def merge_and_split(result: Result, *, deduplicate: bool, test_ratio: float, seed: int) -> Result:
+def read_other(path: str, policy: Policy, place: Path) -> Spool:
+    """A file whose records are kept in any case: what they say, too, is a duplicate here."""
+
+    def reject(item: Any, message: str, code: str = "invalid", line: int | None = None) -> None:
+        raise schema.Failure(
+            f"--against {path}: line {line}: {message}; a row that can not be read can not be compared"
+        )
+
+    with SpoolWriter(place, policy.near, policy.normalise) as spool:
+        for record in schema.progress(schema.read(path, reject), path):
+            spool.keep(schema.adopt(record))
+    return Spool(place)
+
+
+def decide(result: Result, test_ratio: float, seed: int) -> Result:
     """Merge duplicates over all sources, then split."""
-    records = [record for reading in result.readings for record in reading.records]
-    if not records:
+    spools = [reading.spool for reading in result.readings]
+    if not any(map(len, spools)):
         raise schema.Failure(f"there is no record to write: {why_nothing(result)}")
-    unique, removed = merge_duplicates(records, priorities(result.readings)) if deduplicate else (records, [])
-    train, test = split(unique, test_ratio, seed)
-    return result._replace(removed=removed, train=train, test=test)
+    marks = schema.Marks([spool.path for spool in [*spools, *result.others.values()]], result.policy.near)
+    ranked = sorted(zip(starts_of(spools), result.readings, strict=True), key=lambda pair: rank(pair[1]))
+    order = [number for start, reading in ranked for number in range(start, start + len(reading.spool))]
+    return result._replace(decision=identity.decide(marks, order, result.policy, test_ratio, seed))
+
+
+def starts_of(spools: list[Spool]) -> list[int]:
+    """The number of the first record of each."""
+    return list(itertools.accumulate(map(len, spools), initial=0))[:-1]
+
+
+def rank(reading: Reading) -> tuple[int, str]:
+    """Among duplicates the first one stays; names break ties, because sources may stand in any order."""
+    return -reading.source.entry.priority, reading.source.name
 
 
 def why_nothing(result: Result) -> str:
-    reasons = [f"{count:,} {code}" for code, count in sorted(result.reasons().items())]
-    first = next((row for reading in result.readings for row in reading.rejected), None)
-    example = f" (the first: {first['metadata']['error']['message']})" if first else ""
+    counts = sum((reading.rejected for reading in result.readings), Counter[str]())
+    reasons = [f"{count:,} {code}" for code, count in sorted(counts.items())]
+    first = next(filter(None, (reading.first_reject for reading in result.readings)), None)
+    example = f" (the first: {first})" if first else ""
     gone = [f"{name} is missing: {reason}" for name, reason in result.missing.items()]
     return "; ".join([*filter(None, [", ".join(reasons) + example]), *gone]) or "the sources gave no rows"
 
@@ -232,7 +255,14 @@ CACHE_DIR = click.option(
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Take at most this many rows of each source.")
 @click.option("--test-ratio", default=0.1, type=click.FloatRange(0, 1), metavar="R", help="Share of the test side.")
 @click.option("--seed", default=42, help="Decides which records fall on the test side.")
-@click.option("--deduplicate/--no-deduplicate", default=True, help="Keep one record of those that say the same.")
+@identity.options
+@click.option(
+    "--against",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Remove, too, what stands in this record file; may be given several times.",
+)
 @click.option("--min-code-length", default=0, type=click.IntRange(0), metavar="N", help="Shortest code, in characters.")
 @click.option(
     "--min-description-length",
@@ -253,6 +283,7 @@ def prepare(
     refresh: bool,
     keep_going: bool,
     workers: int,
+    against: tuple[str, ...],
     verbose: bool,
     quiet: bool,
     **options: Any,
@@ -273,39 +304,43 @@ def prepare(
     plans = [plan(source, fetch) for source in chosen]
     if not keep_going:
         preflight.refuse_missing({plan.source.name: plan.lacks for plan in plans})
-    result = read_plans(plans, workers, keep_going=keep_going, **options)
-    split_by = {name: options[name] for name in ("deduplicate", "test_ratio", "seed")}
-    result = merge_and_split(result, **split_by)
-    told = {"sources": [source.name for source in chosen], **options}
-    write_set(result, Path(output_dir), sources_file, told)
-    report(result, output_dir)
+    policy = Policy(**{name: options[name] for name in Policy._fields})
+    if against and not policy.deduplicate:
+        raise click.UsageError("--against removes duplicates and --no-deduplicate forbids it; leave one out")
+    told = {"sources": [source.name for source in chosen], **options, "against": list(against)}
+    with tempfile.TemporaryDirectory(prefix="linemill-") as folder:
+        result = read_plans(plans, Path(folder), policy, workers, keep_going=keep_going, **options)
+        others = {path: read_other(path, policy, Path(folder, f"against{n}")) for n, path in enumerate(against)}
+        result = decide(result._replace(others=others), options["test_ratio"], options["seed"])
+        counts = write_set(result, Path(output_dir), [sources_file, *map(Path, against)], told)
+    report(counts, result.missing, output_dir)
 
 
-def read_plans(plans: list[Plan], workers: int, *, keep_going: bool, **options: Any) -> Result:
+def read_plans(
+    plans: list[Plan], folder: Path, policy: Policy, workers: int, *, keep_going: bool, **options: Any
+) -> Result:
     """Read what can be read; the rest is missing."""
     limits = judge.Limits(options["min_code_length"], options["min_description_length"])
     lacking = {plan.source.name: f"needs {'; '.join(plan.lacks)}" for plan in plans if plan.lacks}
     for plan in plans:
         listing.say_what_is_odd(plan.source, lacking.get(plan.source.name))
-    with tempfile.TemporaryDirectory(prefix="linemill-") as folder:
-        ready = [plan for plan in plans if not plan.lacks]
-        jobs = [Job(one, options["limit"], limits, Path(folder, str(number))) for number, one in enumerate(ready)]
-        readings, failing = read_all(jobs, workers, keep_going=keep_going)
+    ready = [plan for plan in plans if not plan.lacks]
+    jobs = [Job(one, options["limit"], limits, policy, Path(folder, str(number))) for number, one in enumerate(ready)]
+    readings, failing = read_all(jobs, workers, keep_going=keep_going)
     missing = lacking | failing
     in_order = {plan.source.name: missing[plan.source.name] for plan in plans if plan.source.name in missing}
-    return Result(readings, in_order, [], [], [])
+    return Result(readings, in_order, {}, Decision({}, {}, {}, {}), policy)
 
 
-def report(result: Result, output_dir: str) -> None:
-    counts = result.counts()
+def report(counts: dict[str, int], missing: dict[str, str], output_dir: str) -> None:
     schema.log(
         f"{STAGE}: {counts['in']:,} in, {counts['kept']:,} kept ({counts['train']:,} train, {counts['test']:,} test),"
         f" {counts['rejected']:,} rejected, {counts['merged']:,} merged -> {output_dir}"
     )
-    if not result.test or not result.train:
-        schema.log(f"  the {'train' if result.test else 'test'} side is empty")
-    if result.missing:
-        raise schema.Incomplete("missing: " + "; ".join(f"{name}: {why}" for name, why in result.missing.items()))
+    if not counts["test"] or not counts["train"]:
+        schema.log(f"  the {'train' if counts['test'] else 'test'} side is empty")
+    if missing:
+        raise schema.Incomplete("missing: " + "; ".join(f"{name}: {why}" for name, why in missing.items()))
 
 
 @main.command("list-sources")

@@ -24,10 +24,11 @@ from schema._identity import (
     share,
 )
 from schema._ledger import audit, file_facts, write_ledger
-from schema._near import Bridge, Link, Marks, links, marks, sides
+from schema._near import Bridge, Finder, Link, Marks, MarkWriter, links, marks, sides
 from schema._record import SCHEMA_FILE, Fault, Record, canonical, encode, problem, sha256
 from schema._report import Failure, Incomplete, group, log, main, progress, set_verbosity
 from schema._stage import Run, run
+from schema._tokens import parses
 
 __all__ = [
     "CONTEXT",
@@ -37,9 +38,11 @@ __all__ = [
     "Contract",
     "Failure",
     "Fault",
+    "Finder",
     "Held",
     "Incomplete",
     "Link",
+    "MarkWriter",
     "Marks",
     "Record",
     "Reject",
@@ -64,6 +67,7 @@ __all__ = [
     "main",
     "marks",
     "options",
+    "parses",
     "problem",
     "progress",
     "read",

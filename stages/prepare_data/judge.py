@@ -55,6 +55,8 @@ def find_fault(record: Record, limits: Limits) -> Fault | None:
 
 def find_syntax_error(code: str) -> Fault | None:
     """Where a program stops being Python, or None."""
+    if schema.parses(code):
+        return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an invalid escape sequence is a warning, and most TeX has some

@@ -35,9 +35,9 @@ def describe(reading: Reading, limit: int | None) -> str:
     """What one source gave."""
     expected = reading.source.entry.expected_samples
     hope = "" if expected in (None, reading.rows) or reading.rows == limit else f" where {expected:,} were expected"
-    why = ", ".join(f"{count:,} {code}" for code, count in reading.reasons().items())
+    why = ", ".join(f"{count:,} {code}" for code, count in sorted(reading.rejected.items()))
     rejected = f", rejected: {why}" if why else ""
-    return f"{reading.source.name}: {reading.rows:,} rows{hope}, {len(reading.records):,} records{rejected}"
+    return f"{reading.source.name}: {reading.rows:,} rows{hope}, {len(reading.spool):,} records{rejected}"
 
 
 def say_what_is_odd(source: Source, lack: str | None) -> None:
