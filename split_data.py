@@ -63,20 +63,24 @@ def refuse_pipes(context: click.Context, parameter: click.Parameter, paths: tupl
     return paths
 
 
+def parse_near(context: click.Context, parameter: click.Parameter, share: float) -> float | None:
+    return None if share == 1 else share
+
+
 NEAR = click.option(
     "--near-threshold",
+    "near",
     default=0.7,
-    show_default=True,
-    type=click.FloatRange(0.5, 1),
-    metavar="R",
-    help="Programs at least this alike, apart from names, say the same.",
+    type=click.FloatRange(0.3, 1),
+    metavar="S",
+    callback=parse_near,
+    help="Share of equal runs of tokens from which code counts as the same; 1 is for equal code alone.",
 )
-NO_NEAR = click.option("--no-near", is_flag=True, help="Compare by equal code, description and group alone.")
 NORMALISE = click.option(
     "--normalise",
     default="alpha",
     type=click.Choice(["alpha", "raw"]),
-    help="alpha: programs that differ in names alone are alike; raw: names count.",
+    help="Compare code without the names that it gives itself, or as written.",
 )
 BENCHMARK = click.option(
     "--benchmark",
@@ -127,7 +131,6 @@ def main(context: click.Context) -> None:
 @click.option("--honour-split", metavar="KEY", help="Metadata key, such as Split, that says train, valid or test.")
 @BENCHMARK
 @NEAR
-@NO_NEAR
 @NORMALISE
 @click.option(
     "--trainer-configs/--no-trainer-configs",
@@ -142,8 +145,6 @@ def split(
     output_dir: str | None,
     row_format: str | None,
     benchmarks: tuple[str, ...],
-    near_threshold: float,
-    no_near: bool,
     trainer_configs: bool,
     model: str,
     verbose: bool,
@@ -152,12 +153,10 @@ def split(
 ) -> None:
     """Write train.jsonl, valid.jsonl and perhaps test.jsonl."""
     schema.set_verbosity(1 if verbose else -1 if quiet else 0)
-    near = None if no_near else near_threshold
     places = places_of(source, output_dir)
     job = Job(
         row_format=row_format or ("records" if source else "messages"),
         benchmarks=list(benchmarks),
-        near=near,
         **asked,
     )
     for one, folder in places:
@@ -259,14 +258,12 @@ def report(sizes: dict[str, int], reasons: Counter[str], job: Job, output_dir: s
 )
 @BENCHMARK
 @NEAR
-@NO_NEAR
 @NORMALISE
 @QUIET
 def audit(
     files: tuple[str, ...],
     benchmarks: tuple[str, ...],
-    near_threshold: float,
-    no_near: bool,
+    near: float | None,
     normalise: str,
     quiet: bool,
 ) -> None:
@@ -277,7 +274,7 @@ def audit(
     unread: Counter[str] = Counter()
     read = partial(read_what_can_be, unread=unread)
     compared = leaks.Files([*benchmarks, *files], read)
-    found = list(leaks.crossings(compared, len(benchmarks), None if no_near else near_threshold, normalise))
+    found = list(leaks.crossings(compared, len(benchmarks), near, normalise))
     told = dict(unread)  # before the files are read again for the names
     names = compared.name({number for one in found for number in (one.later, one.link.earlier)})
     for crossing in found:

@@ -39,7 +39,7 @@ FILE_STAGES = {
     "convert": ["schema", "convert"],
 }
 # The scenes of these tests are near copies of each other: as such they would all stand on one side.
-SPLIT = ["split_data.py", "--ratios", "80/20", "--no-near"]
+SPLIT = ["split_data.py", "--ratios", "80/20", "--near-threshold", "1"]
 file_stages = pytest.mark.parametrize("stage", FILE_STAGES.values(), ids=FILE_STAGES)
 
 

@@ -73,7 +73,7 @@ class Crossing(NamedTuple):
 def crossings(files: Files, own: int, near: float | None, normalise: str) -> Iterator[Crossing]:
     """Every link between two files; the first files, before number `own`, are not compared with each other."""
     marks = schema.marks(files.records(), near=near, normalise=normalise)
-    finder = marks.finder()
+    finder = schema.Finder(marks)
     for file, (begin, end) in enumerate(zip([0, *files.ends], files.ends, strict=False)):
         numbers = range(begin, end)
         for number in numbers:

@@ -81,7 +81,7 @@ def assign(
     The marks may begin with the records of benchmarks, for which there are no facts: what says the same as one of
     them stands on no side, and takes part in nothing that follows; nor does what is pulled to two sides.
     """
-    finder, tally = marks.finder(), Tally(ratios, exact=exact)
+    finder, tally = schema.Finder(marks), Tally(ratios, exact=exact)
     first = len(marks) - len(facts)
     for number in range(first):
         finder.add(number, _BENCHMARK)
