@@ -352,7 +352,8 @@ def test_an_input_without_a_record_fails_and_leaves_the_old_split(tmp_path):
     split(tmp_path, "--input", "in.jsonl", "--output-dir", "out")
     before = {entry.name: entry.read_bytes() for entry in (tmp_path / "out").iterdir()}
     write_rows(tmp_path / "in.jsonl", [b"{broken"])
-    assert "there is no record to split" in split(tmp_path, "--input", "in.jsonl", "--output-dir", "out", check=1).err
+    done = split(tmp_path, "--input", "in.jsonl", "--output-dir", "out", check=1)
+    assert "there is no record to split; the first row is rejected: not_json: " in done.err
     assert {entry.name: entry.read_bytes() for entry in (tmp_path / "out").iterdir()} == before
 
 

@@ -73,10 +73,6 @@ def readable_twice(source: str) -> Iterator[Input]:
         yield Input(spool.name, source)
 
 
-def say_nothing(item: Any, message: str, code: str = "invalid", line: int | None = None) -> None:
-    """For the first of two readings: what it can not read is rejected in the second."""
-
-
 def accepted(input_: Input, job: Job, reject: schema.Reject) -> Iterator[Record]:
     """All records of the file that the format can hold."""
     for record in input_.read(reject):
@@ -92,17 +88,23 @@ def place(input_: Input, benchmarks: Files, job: Job) -> Placement:
     """The first reading: the side of every record."""
     facts: list[Facts] = []
     seen: set[str] = set()
+    faults: list[str] = []
+
+    def note(item: Any, message: str, code: str = "invalid", line: int | None = None) -> None:
+        """It is rejected in the second reading."""
+        if not faults:
+            faults.append(f"; the first row is rejected: {code}: {message}")
 
     def stream() -> Iterator[Record]:
         yield from benchmarks.records()
-        for record in schema.progress(accepted(input_, job, say_nothing), STAGE):
+        for record in schema.progress(accepted(input_, job, note), STAGE):
             facts.append(facts_of(record, job))
             seen.update(key for key in asked_keys(job) if value_of(record, key) is not None)
             yield record
 
     marks = schema.marks(stream(), near=job.near, normalise=job.normalise)
     if not facts:
-        raise schema.Failure(f"{input_.told}: there is no record to split")
+        raise schema.Failure(f"{input_.told}: there is no record to split{''.join(faults)}")
     for key in asked_keys(job):
         if key not in seen:
             option = "--honour-split" if key == job.honour_split else "--stratify"
