@@ -11,7 +11,7 @@ import zlib
 from array import array
 from typing import TYPE_CHECKING, Any
 
-from schema._tokens import bound_names, plain, tokens, words
+from schema._tokens import bound_names, normal_tokens, words
 
 if TYPE_CHECKING:
     import numpy
@@ -27,12 +27,11 @@ _MIX = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB866
 
 
 class _Hashes(dict[str, int]):
-    """The number of each token, the same in every process; 0 for what says nothing."""
+    """The number of each token, the same in every process; 0 for the end of a line, which says nothing."""
 
     def __missing__(self, token: str) -> int:
-        says_nothing = token[0] in "#\n\\"
-        number = 0 if says_nothing else zlib.crc32(plain(token).encode("utf-8", "surrogatepass")) | 1
-        if len(self) < 300_000:  # most tokens come again; the others would fill the memory
+        number = 0 if token == "\n" else zlib.crc32(token.encode("utf-8", "surrogatepass")) | 1
+        if len(self) < 100_000:  # most tokens come again; the others would fill the memory
             self[token] = number
         return number
 
@@ -46,9 +45,9 @@ def token_hashes(code: str, normalise: str) -> array[int]:
     if bound is None:
         return array("I", map(_hashes.__getitem__, words(code)))
     if normalise == "raw" or not bound:
-        return array("I", map(_hashes.__getitem__, tokens(code)))
-    hashes = _hashes
-    return array("I", [_OWN_NAME if token.rstrip(" \t=") in bound else hashes[token] for token in tokens(code)])
+        return array("I", map(_hashes.__getitem__, normal_tokens(code)))
+    own, hashes = {*bound, *(name + "=" for name in bound)}, _hashes
+    return array("I", [_OWN_NAME if token in own else hashes[token] for token in normal_tokens(code)])
 
 
 def runs(programs: list[array[int]]) -> tuple[Array, Array]:

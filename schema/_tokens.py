@@ -21,9 +21,9 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _WORD = re.compile(r"\w+")
+_BRACKETS = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
 
 
-@lru_cache(maxsize=8)  # one record is looked at several times in a row
 def tokens(code: str) -> list[str]:
     return _TOKEN.findall(code.replace("\r\n", "\n") if "\r" in code else code)
 
@@ -33,7 +33,7 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=8)  # one record is looked at several times in a row
 def bound_names(code: str) -> frozenset[str] | None:
     """The names that a program binds itself, so that others could stand in their place; None if it does not parse.
 
@@ -65,40 +65,57 @@ def normal_form(code: str) -> str:
     if bound_names(code) is None:
         # Text, or broken code: only spaces at line ends and blank lines are known to mean nothing.
         return "\n".join(line for line in (line.rstrip() for line in code.split("\n")) if line)
-    found: list[str] = []
-    depth, line, indents = 0, "", [0]
+    return "\0".join(normal_tokens(code))
+
+
+@lru_cache(maxsize=8)
+def normal_tokens(code: str) -> list[str]:
+    """The tokens of a program that parses, each in its one form, with a token for each line and block that begins."""
+    found, depth, width, indents = list[str](), 0, -1, [0]
     for token in tokens(code):
-        first = token[0]
-        if first == "\n":
-            line = token if depth == 0 else ""
-            continue
-        if first in "#\\":
-            continue
-        if line and found:
-            found.append(_block(len(line.expandtabs()) - 1, indents))
-        line = ""
-        if first in "([{":
-            depth += 1
-        elif first in ")]}":
-            depth -= 1
-        found.append(plain(token))
-    return "\0".join(found)
+        form = FORMS[token]
+        if form == "\n":
+            if depth == 0:
+                width = len(token.expandtabs()) - 1
+        elif form:
+            if width >= 0 and found:  # the first token of a line
+                found += _line_begin(width, indents)
+            width = -1
+            depth += _BRACKETS.get(form, 0)
+            found.append(form)
+    return found
 
 
-def _block(width: int, indents: list[int]) -> str:
-    """How a line begins: in the same block, in a new one, or behind some that end."""
+def _line_begin(width: int, indents: list[int]) -> list[str]:
+    """What stands before a line: nothing but its beginning, a block that begins, or blocks that end."""
     if width > indents[-1]:
         indents.append(width)
-        return "\n>"
-    ended = 0
+        return ["\n", "\n>"]
+    ended = ["\n"]
     while width < indents[-1]:
         indents.pop()
-        ended += 1
-    return "\n" + "<" * ended
+        ended.append("\n<")
+    return ended
 
 
-def plain(token: str) -> str:
-    """A token in the one form that stands for all ways to write it."""
+class _Forms(dict[str, str]):
+    """Each token in the one form that stands for all ways to write it; nothing for a comment."""
+
+    def __missing__(self, token: str) -> str:
+        form = _form(token)
+        if len(self) < 100_000:  # most tokens come again; the others would fill the memory
+            self[token] = form
+        return form
+
+
+FORMS = _Forms()
+
+
+def _form(token: str) -> str:
+    if token[0] in "#\\":
+        return ""
+    if token[0] == "\n":
+        return "\n"
     if token[-1] == "=" and len(token) > 1:
         return token[:-1].rstrip() + "="
     if token[-1] == "'" and '"' not in token and "\\" not in token:
