@@ -127,7 +127,7 @@ class Used:
 
 def meaningful(tree: ast.AST) -> Iterator[ast.AST]:
     """Every node that can tell something; `int | None` in an annotation is no bit operation."""
-    waiting = [tree]
+    waiting: list[Any] = [tree]
     while waiting:
         node = waiting.pop()
         kind: Any = type(node)
@@ -135,16 +135,16 @@ def meaningful(tree: ast.AST) -> Iterator[ast.AST]:
             yield node
         for name in inside(kind):
             value = getattr(node, name, None)
-            if isinstance(value, list):
-                waiting += [child for child in value if isinstance(child, ast.AST)]
-            elif isinstance(value, ast.AST):
+            if type(value) is list:
+                waiting += value
+            else:
                 waiting.append(value)
 
 
 @cache
 def inside(kind: Any) -> tuple[str, ...]:
-    """The fields of a node that may hold something of meaning."""
-    return () if kind in LEAVES else tuple(name for name in kind._fields if name not in SILENT)
+    """The fields of a node that may hold something of meaning; a name or a number in the place of a node has none."""
+    return () if kind in LEAVES else tuple(name for name in getattr(kind, "_fields", ()) if name not in SILENT)
 
 
 def last_name(node: ast.expr) -> str:

@@ -1,10 +1,12 @@
 """One call to a provider through its official package, and what its failures mean."""
 
 import asyncio
+import gc
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -70,9 +72,9 @@ class Provider:
         import httpx2
         import msgspec
 
-        # As bytes: to build the package's objects costs as much as all the rest of a call.
-        body = self.shape.body(request)
-        reply = await self.client.post(self.shape.path, cast_to=httpx2.Response, body=body)
+        # As bytes, both ways: what the package makes of objects costs as much as all the rest of a call.
+        content = msgspec.json.encode(self.shape.body(request))
+        reply = await self.client.post(self.shape.path, cast_to=httpx2.Response, content=content)
         return self.shape.read(msgspec.json.decode(reply.content), request), reply.headers
 
     async def guarded(self, work: Awaitable[T]) -> T:
@@ -142,6 +144,7 @@ def retry_after(headers: Headers) -> float | None:
     return None
 
 
+@cache
 def host_of(url: str) -> str:
     """What tells two servers apart, or "" if it is no address; a password stays out of keys and messages."""
     parts = urlsplit(url)
@@ -187,6 +190,7 @@ def connect(service: Service) -> Provider:
         raise click.UsageError(
             f"--llm {service.provider} needs the package {error.name}: pip install 'linemill[llm]'"
         ) from None
+    gc.freeze()  # the packages are a hundred thousand objects, which every full collection would look through
     return Provider(service.provider, client, SHAPES[service.provider], service.timeout, service.key)
 
 

@@ -14,7 +14,7 @@ A task makes a Question for a record and gets back, in the order of the records,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
@@ -42,7 +42,7 @@ class Request:
 
     @cached_property
     def key(self) -> str:
-        told = {field.name: getattr(self, field.name) for field in fields(self)}
+        told = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return schema.sha256(schema.canonical({"format": REQUEST_FORMAT, **told}))
 
 
