@@ -22,7 +22,8 @@ from stages.prepare_data_with_llm.batch_services import SERVICES, Batches, Line
 from stages.prepare_data_with_llm.money import BATCH, Bill, Price, dollars
 from stages.prepare_data_with_llm.outcomes import RAW, kept
 from stages.prepare_data_with_llm.providers import Fatal, Provider, Refused, Transient
-from stages.prepare_data_with_llm.questions import Request
+from stages.prepare_data_with_llm.questions import Answer, Request
+from stages.prepare_data_with_llm.receipts import Receipts
 
 MOST_REQUESTS, MOST_BYTES = 20_000, 90_000_000  # of one batch; both providers take more
 ROUNDS = 2  # a request that a batch leaves open is sent once more
@@ -51,7 +52,7 @@ class Outcome:
     """What the batches of a run brought."""
 
     failed: dict[str, Fault] = field(default_factory=dict)
-    bills: dict[str, Bill] = field(default_factory=dict)
+    unfit: dict[str, Answer] = field(default_factory=dict)  # answers that can not be used, and may be asked for again
     reasons: Counter[str] = field(default_factory=Counter)
     answered: int = 0
     spent: float = 0.0
@@ -70,9 +71,12 @@ def keys_under_way(folder: Path) -> set[str]:
 class Batching:
     """The batches of one cache folder at one provider; lives inside one event loop."""
 
-    def __init__(self, provider: Provider, host: str, answers: Answers, price: Price | None) -> None:
+    def __init__(
+        self, provider: Provider, host: str, answers: Answers, receipts: Receipts, price: Price | None
+    ) -> None:
         self.provider, self.host, self.answers, self.price = provider, host, answers, price
         self.service: Batches = SERVICES[provider.name](provider)
+        self.receipts = receipts
         self.folder = answers.folder / "batches"
         self.outcome = Outcome()
 
@@ -84,7 +88,9 @@ class Batching:
             missing = {
                 key: asked
                 for key, asked in wanted.items()
-                if key not in flying and key not in self.outcome.failed and not self.answers.get(key)
+                if not (
+                    key in flying or key in self.outcome.failed or key in self.outcome.unfit or self.answers.get(key)
+                )
             }
             for part in parts(self.affordable(missing, most_usd)):
                 await self.send(part)
@@ -191,15 +197,19 @@ class Batching:
         answer = self.provider.shape.read(line.body, request)
         usd = self.price.of(answer, BATCH) if self.price else None
         self.outcome.spent += usd or 0.0
-        self.outcome.bills[key] = Bill(1, answer.input_tokens, answer.output_tokens, answer.cached_tokens, usd or 0.0)
+        bill = Bill(1, answer.input_tokens, answer.output_tokens, answer.cached_tokens, usd or 0.0)
         if answer.finish == "stop":
             self.answers.put(key, kept(answer, request, source, usd, 1))
+        self.receipts.charge(key, bill)
+        if answer.finish == "stop":
             self.outcome.answered += 1
             return True
-        code = "llm_refused" if answer.finish == "refusal" else "llm_bad_answer"
         words = "the model declined" if answer.finish == "refusal" else "it was cut off at the limit of tokens"
-        self.outcome.failed[key] = Fault(code, f"{words}: {answer.text[:RAW]!r}")
         self.outcome.reasons[words] += 1
+        if answer.finish == "refusal":
+            self.outcome.failed[key] = Fault("llm_refused", f"{words}: {answer.text[:RAW]!r}")
+        else:
+            self.outcome.unfit[key] = answer
         return False
 
     async def patiently(self, look: Callable[[], Awaitable[T]]) -> T:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -17,6 +17,7 @@ from stages.prepare_data_with_llm.money import Bill, Price, Purse, Spent, likely
 from stages.prepare_data_with_llm.outcomes import RAW, Unusable, kept, meaning_of, once_more
 from stages.prepare_data_with_llm.providers import Fatal, Provider, Refused, Transient
 from stages.prepare_data_with_llm.questions import Answer, BadAnswer, Found, Question, Request
+from stages.prepare_data_with_llm.receipts import Receipts
 from stages.prepare_data_with_llm.service import Service
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
@@ -39,20 +40,22 @@ class Engine:
         connect: Callable[[], Provider],
         answers: Answers,
         leases: Leases,
+        receipts: Receipts,
         service: Service,
         price: Price | None,
     ) -> None:
-        self.connect, self.answers, self.leases, self.service, self.price = connect, answers, leases, service, price
+        self.connect, self.answers, self.leases, self.receipts = connect, answers, leases, receipts
+        self.service, self.price = service, price
         self.provider: Provider | None = None  # opened for the first new request: a run from the cache needs none
         self.gate = Gate(service.concurrency)
         self.paces = Paces(service.rpm, service.tpm)
         self.purse = Purse(service.max_usd)
         self.groups = Groups(service.batch_size, self.patiently) if service.batch_size > 1 else None
         self.in_batches: set[str] = set()  # keys that a batch is asking for; to ask now would be to pay twice
+        self.unfit: dict[str, Answer] = {}  # what batches brought and can not be used: to be asked for once more
         self.flying: dict[str, Pending] = {}
         self.calling: set[asyncio.Task[Any]] = set()
         self.failed: dict[str, Fault] = {}  # so that equal rows share a failure instead of repeating it
-        self.bills: defaultdict[str, Bill] = defaultdict(Bill)
         self.counts: Counter[str] = Counter()
         self.proved: asyncio.Event | None = None
         self.stopping = asyncio.Event()
@@ -70,9 +73,10 @@ class Engine:
         if (known := self.known(asked)) is not None:
             self.counts["cached"] += 1
             return known
-        if not self.service.live or key in self.in_batches:
-            words = "it is in a batch that is under way" if key in self.in_batches else "its batch brought no answer"
-            return Fault("llm_pending", words)
+        if key in self.in_batches:
+            return Fault("llm_pending", "it is in a batch that is under way")
+        if not self.service.live and not self.is_unfit(key):
+            return Fault("llm_pending", "its batch brought no answer")
         task = asyncio.create_task(self.fetch(asked, source))
         self.flying[key] = task
         task.add_done_callback(lambda _: self.flying.pop(key, None))
@@ -85,6 +89,12 @@ class Engine:
             return Found(asked.read(found["text"]), asked.request.key) if found else None
         except ValueError:
             return None
+
+    def is_unfit(self, key: str) -> bool:
+        """Whether a batch has brought an answer that can not be used; those who collect do not read the answers."""
+        if key not in self.unfit and (found := self.answers.get(key)):
+            self.unfit[key] = Answer(found["text"], found.get("model", ""), "stop", 0, 0)
+        return key in self.unfit
 
     async def check(self) -> None:
         """Stop the run if nothing will ever be answered; calls under way may end, for they are paid for."""
@@ -154,7 +164,7 @@ class Engine:
     async def usable(self, asked: Question) -> tuple[Answer, Any]:
         """An answer with its meaning; one that has none is asked for once more, with what was wrong."""
         key = asked.request.key
-        answer = await self.first_answer(asked.request)
+        answer = self.unfit.pop(key, None) or await self.first_answer(asked.request)
         try:
             return answer, meaning_of(answer, asked)
         except ValueError as fault:
@@ -217,9 +227,7 @@ class Engine:
         except (Transient, Refused, Fatal) as error:
             lost = isinstance(error, Transient) and error.lost
             paid = worst if lost else 0.0
-            self.bills[key].calls += 1
-            self.bills[key].lost += lost
-            self.bills[key].usd += paid
+            self.receipts.charge(key, Bill(1, usd=paid, lost=int(lost)))
             raise
         finally:
             self.purse.settle(held, paid)
@@ -252,12 +260,7 @@ class Engine:
         return answer
 
     def write_bill(self, key: str, answer: Answer, paid: float) -> None:
-        bill = self.bills[key]
-        bill.calls += 1
-        bill.input += answer.input_tokens
-        bill.output += answer.output_tokens
-        bill.cached += answer.cached_tokens
-        bill.usd += paid
+        self.receipts.charge(key, Bill(1, answer.input_tokens, answer.output_tokens, answer.cached_tokens, paid))
         self.counts["input_tokens"] += answer.input_tokens
         self.counts["output_tokens"] += answer.output_tokens
 
@@ -274,7 +277,7 @@ class Engine:
 
     def entry(self, answer: Answer, request: Request, source: str) -> dict[str, Any]:
         """What the cache keeps of an answer."""
-        bill = self.bills[request.key]
+        bill = self.receipts.bills[request.key]
         return kept(answer, request, source, bill.usd if self.price else None, bill.calls)
 
     async def close(self) -> None:

@@ -152,6 +152,9 @@ class Bill:
     usd: float = 0.0
     lost: int = 0  # calls that broke off and may have been charged all the same
 
+    def plus(self, other: "Bill") -> "Bill":
+        return Bill(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+
 
 def dollars(amount: float | None) -> str:
     return "unknown" if amount is None else f"${amount:.4f}" if amount < 1 else f"${amount:,.2f}"

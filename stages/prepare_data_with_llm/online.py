@@ -20,10 +20,11 @@ from stages.prepare_data_with_llm.answers import Answers, open_answers
 from stages.prepare_data_with_llm.batch import Batching, Outcome, keys_under_way, under_way
 from stages.prepare_data_with_llm.engine import Engine, Pending, Result
 from stages.prepare_data_with_llm.leases import Leases
-from stages.prepare_data_with_llm.money import Bill, Price, dollars, price_of
+from stages.prepare_data_with_llm.money import Price, dollars, price_of
 from stages.prepare_data_with_llm.outcomes import told
 from stages.prepare_data_with_llm.providers import Fatal, connect
 from stages.prepare_data_with_llm.questions import Question, Request, Task
+from stages.prepare_data_with_llm.receipts import Receipts, receipts_of
 from stages.prepare_data_with_llm.replay import MISSING, Recorded, Replaying, load, recorded
 from stages.prepare_data_with_llm.service import Service
 
@@ -63,23 +64,13 @@ def perform(
     with kept_answers(service) as (answers, leases), recorded(task, answers, service.record) as task:
         if isinstance(answers, Recorded):
             task = Replaying(task, answers, answers.folder)
-        engine = Engine(functools.partial(connect, service), answers, leases, service, price)
+        receipts = Receipts(leases)
+        engine = Engine(functools.partial(connect, service), answers, leases, receipts, service, price)
         if service.batch:
             ask_by_batch(contract, task, engine)
         engine.in_batches = keys_under_way(service.cache_dir)
-        with schema.run(stage, contract, params=params, parts=parts) as run, receipts_of(contract) as put:
+        with schema.run(stage, contract, params=params, parts=parts) as run, receipts_of(contract, receipts) as put:
             ask(run, task, engine, put)
-
-
-@contextmanager
-def receipts_of(contract: Contract) -> Iterator[Callable[[bytes], Any]]:
-    """Where the receipts of a run go: beside its output."""
-    if contract.output == "-":
-        yield lambda line: None
-        return
-    path = str(schema.ledger_path(contract.output)).removesuffix(".ledger.json") + ".receipts.jsonl"
-    with schema.atomic(Path(path)) as file:
-        yield file.write
 
 
 def ask_by_batch(contract: Contract, task: Task, engine: Engine) -> None:
@@ -90,10 +81,10 @@ def ask_by_batch(contract: Contract, task: Task, engine: Engine) -> None:
     with schema.lock(service.cache_dir / "batches"):
         with rehearsal(contract) as run:
             wanted = make(run.records(), task, engine.answers).new
-        outcome = with_batches(service, engine.answers, engine.price, wanted)
+        outcome = with_batches(service, engine.answers, engine.receipts, engine.price, wanted)
     engine.service = replace(service, live=False)
     engine.failed |= outcome.failed
-    engine.bills |= outcome.bills
+    engine.unfit |= outcome.unfit
     engine.purse.spent += outcome.spent
     engine.counts["answered"] += outcome.answered
     if not service.wait and (count := len(under_way(service.cache_dir, service.host))):
@@ -104,14 +95,18 @@ def ask_by_batch(contract: Contract, task: Task, engine: Engine) -> None:
 
 
 def with_batches(
-    service: Service, answers: Answers, price: Price | None, wanted: dict[str, tuple[Request, str]]
+    service: Service,
+    answers: Answers,
+    receipts: Receipts,
+    price: Price | None,
+    wanted: dict[str, tuple[Request, str]],
 ) -> Outcome:
     """One round with the batch service: collect, send, and wait unless --no-wait."""
 
     async def go() -> Outcome:
         provider = connect(service)
         try:
-            batching = Batching(provider, service.host, answers, price)
+            batching = Batching(provider, service.host, answers, receipts, price)
             await batching.run(wanted, service.max_usd, service.wait)
         finally:
             await provider.client.close()
@@ -129,8 +124,8 @@ def with_batches(
 def collect(service: Service) -> None:
     """Take the answers of all batches that have ended; exit code 3 while others are under way."""
     price = price_of(service.provider, service.model, service.price)
-    with open_answers(service.cache_dir) as answers, schema.lock(service.cache_dir / "batches"):
-        outcome = with_batches(service, answers, price, {})
+    with kept_answers(service) as (answers, leases), schema.lock(service.cache_dir / "batches"):
+        outcome = with_batches(service, answers, Receipts(leases), price, {})
     schema.log(f"collect: {outcome.answered:,} answers, cost {dollars(outcome.spent if price else None)}")
     if count := len(under_way(service.cache_dir, service.host)):
         raise schema.Incomplete(f"{count:,} batches are still under way")
@@ -191,6 +186,8 @@ def ask(run: schema.Run, task: Task, engine: Engine, put: Callable[[bytes], Any]
     schema.log(f"{told(engine.counts)}; {cost(engine)}")
     run.extra["llm"] = {"author": service.author, "host": service.host, **dict(sorted(engine.counts.items()))}
     run.extra["llm"] |= {"usd": engine.price and round(engine.purse.spent, 6), "price": source_of(engine.price)}
+    if engine.receipts.taken_over:
+        run.extra["llm"]["usd_earlier"] = round(engine.receipts.taken_over, 6)  # by runs that wrote no receipts
     for reason, message in OPEN.items():
         if count := run.reasons[reason]:
             run.pending(message.format(count, dollars(engine.purse.spent), service.max_usd))
@@ -250,24 +247,8 @@ async def leave(row: Waiting, run: schema.Run, task: Task, engine: Engine, put: 
     result = await asyncio.shield(row.result) if isinstance(row.result, asyncio.Task) else row.result
     await engine.check()
     if row.key:
-        put(receipt(row.record, row.key, engine.bills.pop(row.key, None), engine.price is not None))
+        put(engine.receipts.of(row.record, row.key, engine.price is not None))
     if isinstance(result, Fault):
         run.reject(row.record, result)
     else:
         task.settle(run, row.record, result and result._replace(note=row.note))
-
-
-def receipt(record: Record, key: str, bill: Bill | None, is_priced: bool) -> bytes:
-    """What one row cost in this run: nothing where the answer was there, or where another row has paid for it."""
-    paid = bill or Bill()
-    line = {
-        "id": record["metadata"]["id"],
-        "request": key,
-        "calls": paid.calls,
-        "lost": paid.lost,
-        "input_tokens": paid.input,
-        "output_tokens": paid.output,
-        "cached_tokens": paid.cached,
-        "usd": round(paid.usd, 9) if is_priced or not bill else None,
-    }
-    return schema.canonical(line) + b"\n"
