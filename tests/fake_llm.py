@@ -6,7 +6,8 @@
         assert len(server.log) == 1
 
 `server.plan` decides what happens to a call: it gets the Call and returns a Reply, or None for a good answer. It
-decides for each request of a batch, too: the status 0 is one that has expired. A batch ends at the second look.
+decides for each request of a batch, too: the status 0 is one that has expired, -1 one that was cancelled. A batch ends
+at the second look.
 """
 
 from __future__ import annotations
@@ -258,9 +259,12 @@ class FakeLLM:
             reply = self.called(batch["api"], batch["key"], body, batch["told"]["id"])[1]
             told = json.loads(reply.body) if reply.body else {}
             if batch["api"] == "anthropic":
-                kinds = {200: {"type": "succeeded", "message": told}, 0: {"type": "expired"}}
+                kinds = {200: {"type": "succeeded", "message": told}, 0: {"type": "expired"}, -1: {"type": "canceled"}}
                 result = kinds.get(reply.status, {"type": "errored", "error": told})
                 batch["lines"].append({"custom_id": request["custom_id"], "result": result})
+                continue
+            if reply.status == -1:
+                batch["told"]["status"] = "cancelled"
                 continue
             line = {"custom_id": request["custom_id"], "response": {"status_code": reply.status, "body": told}}
             if reply.status == 0:
@@ -270,7 +274,9 @@ class FakeLLM:
             if lines:
                 batch["told"][name] = f"{batch['told']['id']}-{name}"
                 self.files[batch["told"][name]] = "\n".join(map(json.dumps, lines)).encode()
-        batch["told"] |= {"status": "expired" if bad_lines else "completed", "processing_status": "ended"}
+        if batch["told"].get("status") != "cancelled":
+            batch["told"]["status"] = "expired" if bad_lines else "completed"
+        batch["told"]["processing_status"] = "ended"
 
 
 def as_json(body: dict) -> Reply:

@@ -312,20 +312,23 @@ def test_rows_share_a_call_and_what_does_not_match_is_asked_alone(tmp_path, serv
 
 
 @both_providers
-def test_a_batch_is_half_the_price_and_only_what_it_left_open_is_sent_again(tmp_path, server, llm):
+def test_a_batch_is_half_the_price_and_what_expired_or_was_cancelled_is_sent_again(tmp_path, server, llm):
     def plan(call):
         number = int(re.search(r"class Scene(\d+)\(", str(call.body["messages"]))[1])
         if number == 3 and call.attempt == 0:
             return Reply(status=0)
         if number == 4 and call.attempt == 0:
             return error(500, "it broke")
+        if number == 6 and call.attempt == 0:
+            return Reply(status=-1)
         return error(400, "bad request", "invalid_request_error") if number == 5 else None
 
     server.plan = plan
     some(tmp_path, 8)
     done = ask(server, llm, "--batch", "--price", "1000,1000", cwd=tmp_path)
-    assert [len(batch["requests"]) for batch in server.batches.values()] == [8, 2]
-    assert "5 answered, 3 not" in done.err
+    assert [len(batch["requests"]) for batch in server.batches.values()] == [8, 3]
+    assert "4 answered, 4 not" in done.err
+    assert len(server.billed) == 7, "nothing is paid for twice"
     kept, rejected = read_rows(tmp_path / "out.jsonl"), read_rows(tmp_path / "out.rejects.jsonl")
     assert [row["code"] for row in kept] == [needy(number)["code"] for number in range(8) if number != 5]
     assert [row["metadata"]["error"]["code"] for row in rejected] == ["llm_invalid_request"]
@@ -333,8 +336,31 @@ def test_a_batch_is_half_the_price_and_only_what_it_left_open_is_sent_again(tmp_
     before = (tmp_path / "out.jsonl").read_bytes()
     some(tmp_path, 5)
     ask(server, llm, cwd=tmp_path)
-    assert len(server.log) == 10, "the answers of a batch are those of the cache"
+    assert len(server.log) == 11, "the answers of a batch are those of the cache"
     assert before.startswith((tmp_path / "out.jsonl").read_bytes())
+
+
+def test_a_bad_answer_of_a_batch_is_asked_for_once_more_at_once(tmp_path, server):
+    def plan(call):
+        number = int(re.search(r"class Scene(\d+)\(", str(call.body["messages"]))[1])
+        if number == 3 or (number == 1 and call.batch):
+            return says(call, "no JSON")
+        return says(call, '{"description": "Cr', finish="length") if number == 2 and call.batch else None
+
+    server.plan = plan
+    some(tmp_path, 4)
+    ask(server, "openai", "--batch", "--price", "1000,1000", cwd=tmp_path)
+    assert sorted(call.batch or "" for call in server.log) == ["", "", "", *["batch_0"] * 4]
+    assert all("could not be used" in call.user for call in server.log if not call.batch)
+    rooms = {call.body["max_tokens"] for call in server.log}
+    assert max(rooms) == 4 * min(rooms), "what was cut off gets more room"
+    assert len(read_rows(tmp_path / "out.jsonl")) == 3
+    (row,) = read_rows(tmp_path / "out.rejects.jsonl")
+    assert row["metadata"]["error"]["code"] == "llm_bad_answer"
+    receipts = read_rows(tmp_path / "out.receipts.jsonl")
+    assert [line["calls"] for line in receipts] == [1, 2, 2, 2]
+    assert [line["usd"] for line in receipts] == pytest.approx([0.06, 0.18, 0.18, 0.18])
+    assert llm_facts(tmp_path)["usd"] == pytest.approx(0.6)
 
 
 @both_providers
@@ -352,6 +378,7 @@ def test_a_batch_that_arrived_without_our_knowing_is_found_again(tmp_path, serve
 
 def test_a_batch_is_collected_later_and_a_run_meanwhile_does_not_pay_for_it(tmp_path, server):
     some(tmp_path, 5)
+    price = ("--price", "1000,1000")
     done = ask(server, "openai", "--batch", "--no-wait", cwd=tmp_path, check=3)
     assert "`collect` fetches" in done.err
     assert not (tmp_path / "out.jsonl").exists()
@@ -359,8 +386,11 @@ def test_a_batch_is_collected_later_and_a_run_meanwhile_does_not_pay_for_it(tmp_
     ask(server, "openai", cwd=tmp_path, check=3)
     assert {row["metadata"]["error"]["code"] for row in read_rows(tmp_path / "out.rejects.jsonl")} == {"llm_pending"}
     assert "still under way" in ask(server, "openai", "--no-wait", cwd=tmp_path, name="collect", check=3).err
-    assert "5 answers" in ask(server, "openai", cwd=tmp_path, name="collect").err
-    ask(server, "openai", cwd=tmp_path)
+    assert "5 answers" in ask(server, "openai", *price, cwd=tmp_path, name="collect").err
+    ask(server, "openai", *price, cwd=tmp_path)
+    receipts = read_rows(tmp_path / "out.receipts.jsonl")
+    assert [line["usd"] for line in receipts] == pytest.approx([0.06] * 5), "what `collect` has paid for"
+    assert (llm_facts(tmp_path)["usd"], llm_facts(tmp_path)["usd_earlier"]) == pytest.approx((0, 0.3))
     assert len(read_rows(tmp_path / "out.jsonl")) == 5
     assert len(server.billed) == 5
 
@@ -415,8 +445,9 @@ def test_a_run_that_is_killed_again_and_again_pays_at_most_for_what_was_under_wa
     server.plan = slowly(0.03)
     some(tmp_path, 160)
     chance, kills, width = random.Random(7), 0, 4
+    options = ("--concurrency", width, "--price", "1000,1000")
     for _ in range(6):
-        run = start(server, "openai", "--concurrency", width, cwd=tmp_path)
+        run = start(server, "openai", *options, cwd=tmp_path)
         begun, before = time.monotonic(), len(server.log)
         wanted = before + chance.randrange(1, 25)
         while len(server.log) < wanted and run.poll() is None and time.monotonic() - begun < 30:
@@ -426,11 +457,19 @@ def test_a_run_that_is_killed_again_and_again_pays_at_most_for_what_was_under_wa
             kills += 1
         run.communicate()
     assert kills >= 5
-    ask(server, "openai", "--concurrency", width, cwd=tmp_path)
+    ask(server, "openai", *options, cwd=tmp_path)
     assert len(server.billed) <= 160 + kills * width
+    receipts, facts = read_rows(tmp_path / "out.receipts.jsonl"), llm_facts(tmp_path)
+    calls = sum(line["calls"] for line in receipts)
+    assert len(server.billed) - kills * width <= calls <= len(server.billed), "all but what broke off with a run"
+    assert min(line["calls"] for line in receipts) == 1, "those that a killed run has paid for, too"
+    assert calls * 0.12 == pytest.approx(sum(line["usd"] for line in receipts))
+    assert facts["usd"] + facts["usd_earlier"] == pytest.approx(calls * 0.12)
+    assert facts["usd_earlier"] > 0
     before = len(server.log)
     ask(server, "openai", cwd=tmp_path)
     assert len(server.log) == before, "a further run asks nothing"
+    assert {line["calls"] for line in read_rows(tmp_path / "out.receipts.jsonl")} == {0}, "a payment has one receipt"
     killed = (tmp_path / "out.jsonl").read_bytes()
     ask(server, "openai", "--cache-dir", "other", "--concurrency", 32, cwd=tmp_path)
     assert (tmp_path / "out.jsonl").read_bytes() == killed
