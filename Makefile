@@ -174,6 +174,7 @@ docs: $(READY) ## write docs/commands.md from --help
 
 bench: $(READY) ## measure, beside peers (see bench/README.md)
 	$(PY) bench/copy_records.py
+	$(PY) bench/llm_calls.py
 
 lock: ## write requirements.lock from the environment as it is
 	$(PY) -m pip freeze --exclude pip | sed -e 's/+cpu$$//' > requirements.lock

@@ -1,11 +1,12 @@
 """What a call costs here and in a plain asyncio script, on the same server, in turn.
 
-    python bench/llm_calls.py [--rows 2000] [--concurrency 64] [--latency 0.2] [--runs 2] [--cached 20000]
+    python bench/llm_calls.py [--rows 2000] [--concurrency 64] [--latency 0.2] [--runs 2] [--cached 100000]
 
 The server is the one of the tests and runs in this process. The plain script sends the same requests with the official
 package over aiohttp, retries nothing, keeps nothing, and writes the texts at the end. Printed are, for each contestant,
 the seconds between the first request and the last answer, against the least possible; the CPU milliseconds of a
-request, start of Python included; the peak memory. `cached` writes a file whose answers are all in the cache.
+request, start of Python included; the peak memory. `cached` writes a file of short programs whose answers are all in
+the cache, where they were put without asking.
 """
 
 from __future__ import annotations
@@ -52,9 +53,24 @@ schema = {"type": "object", "properties": {"description": {"type": "string"}}, "
 asyncio.run(main(sys.argv[1], int(sys.argv[2]), prompts, schema))
 """
 
+# The command itself, with a provider that answers at once.
+FILL = f"""
+import json, runpy, sys
+sys.argv.pop(0)
+sys.path.insert(0, {str(ROOT)!r})
+from stages.prepare_data_with_llm.providers import Provider
+from stages.prepare_data_with_llm.questions import Answer
 
-def make_rows(path: Path, count: int) -> None:
-    body = "".join(f"        self.play(Create(Circle(color=BLUE).shift({step} * RIGHT)))\n" for step in range(14))
+async def call(self, request):
+    return Answer(json.dumps({{"description": "Draw circles."}}), request.model, "stop", 900, 20), {{}}
+
+Provider.call = call
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def make_rows(path: Path, count: int, lines: int = 14) -> None:
+    body = "".join(f"        self.play(Create(Circle(color=BLUE).shift({step} * RIGHT)))\n" for step in range(lines))
     with open(path, "w", encoding="utf-8") as file:
         for number in range(count):
             code = f"from manim import *\n\n\nclass Scene{number}(Scene):\n    def construct(self):\n{body}"
@@ -87,7 +103,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--latency", type=float, default=0.2)
     parser.add_argument("--runs", type=int, default=2)
-    parser.add_argument("--cached", type=int, default=20_000)
+    parser.add_argument("--cached", type=int, default=100_000)
     told = parser.parse_args()
     with FakeLLM() as server, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -119,14 +135,25 @@ def compare(server: FakeLLM, folder: Path, told: argparse.Namespace) -> None:
 
 
 def rewrite(server: FakeLLM, folder: Path, told: argparse.Namespace) -> None:
-    server.plan = lambda call: None
-    make_rows(folder / "in.jsonl", told.cached)
+    make_rows(folder / "in.jsonl", told.cached, lines=4)
     command = ours(server.url("openai"), 32, "many")
-    measure(command, folder)
+    fill_cache(command, folder)
     server.reset_log()
     wall, cpu, peak = measure(command, folder)
     assert not server.log
     print(f"{told.cached:,} rows from the cache: {wall:.1f} s, {cpu:.1f} CPU-s, {peak:.0f} MB")
+
+
+def fill_cache(command: list[str], folder: Path) -> None:
+    """Put an answer to each row into the cache: the command runs as it is, but for who is asked."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", FILL, *command[1:]],
+        cwd=folder,
+        env=os.environ | {"OPENAI_API_KEY": "x"},
+        stderr=subprocess.DEVNULL,
+    )
+    if process.wait():
+        raise SystemExit("the cache can not be filled")
 
 
 if __name__ == "__main__":
