@@ -1,13 +1,12 @@
 """What a call in a Manim program does: makes a thing, moves it, plays an animation, turns the camera."""
 
-from __future__ import annotations
-
 import ast
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stages.prepare_data_with_llm import stagecraft
 from stages.prepare_data_with_llm.phrases import METHODS, camera_phrase, method_phrase, placement
+from stages.prepare_data_with_llm.reading import Reading
 from stages.prepare_data_with_llm.things import curve_formula, make_part, make_thing
 from stages.prepare_data_with_llm.values import (
     Act,
@@ -22,9 +21,6 @@ from stages.prepare_data_with_llm.values import (
 )
 from stages.prepare_data_with_llm.words import ANIMATIONS, COMPOSITIONS, INVISIBLE, MADE_BY, amount, split_name
 
-if TYPE_CHECKING:
-    from stages.prepare_data_with_llm.reader import Reader
-
 # Calls that stand for their first argument.
 TRANSPARENT = frozenset({"array", "list", "tuple", "reversed", "sorted", "set", "iter"})
 ALWAYS = frozenset({"always_redraw", "always_rotate", "always_shift", "turn_animation_into_updater"})
@@ -34,7 +30,7 @@ ROLE_OF_OWNER = frozenset(
 MAX_RANGE = 200
 
 
-def call(reader: Reader, node: ast.Call) -> Any:
+def call(reader: Reading, node: ast.Call) -> Any:
     """The value of a call, after everything that it does has been noted."""
     if isinstance(node.func, ast.Attribute) and is_self(node.func.value):
         return call_self(reader, node.func.attr, node)
@@ -64,7 +60,7 @@ def is_self(node: ast.expr) -> bool:
     return isinstance(node, ast.Name) and node.id == "self"
 
 
-def evaluated(reader: Reader, node: ast.Call) -> tuple[list[Any], dict[str, Any]]:
+def evaluated(reader: Reading, node: ast.Call) -> tuple[list[Any], dict[str, Any]]:
     arguments: list[Any] = []
     for argument in node.args:
         value = reader.value(argument)
@@ -75,14 +71,14 @@ def evaluated(reader: Reader, node: ast.Call) -> tuple[list[Any], dict[str, Any]
     return arguments, {keyword.arg: reader.value(keyword.value) for keyword in node.keywords if keyword.arg}
 
 
-def spread(reader: Reader, value: Any) -> list[Any]:
+def spread(reader: Reading, value: Any) -> list[Any]:
     """The elements of `*value`."""
     if isinstance(value, Thing):
         return [value] if value is reader.everything else (list(value.members) or [value])
     return [] if value is None else [value]
 
 
-def call_self(reader: Reader, name: str, node: ast.Call) -> Any:
+def call_self(reader: Reading, name: str, node: ast.Call) -> Any:
     if name in reader.methods:
         return reader.enter(Function(reader.methods[name], {**reader.globals}), *evaluated(reader, node))
     arguments, options = evaluated(reader, node)
@@ -94,7 +90,7 @@ def call_self(reader: Reader, name: str, node: ast.Call) -> Any:
     return Thing(split_name(re.sub("^(get|create|make)_", "", name))) if "_" in name else None
 
 
-def call_name(reader: Reader, name: str, arguments: list[Any], options: dict[str, Any], node: ast.Call) -> Any:
+def call_name(reader: Reading, name: str, arguments: list[Any], options: dict[str, Any], node: ast.Call) -> Any:
     if isinstance(reader.scope.get(name), Function):
         return reader.enter(reader.scope[name], arguments, options)
     if isinstance(reader.scope.get(name), Bound):
@@ -110,14 +106,14 @@ def call_name(reader: Reader, name: str, arguments: list[Any], options: dict[str
     return builtin(name, arguments)
 
 
-def made_by_class(reader: Reader, name: str, arguments: list[Any], options: dict[str, Any], node: ast.Call) -> Thing:
+def made_by_class(reader: Reading, name: str, arguments: list[Any], options: dict[str, Any], node: ast.Call) -> Thing:
     thing = make_thing(name, arguments, options)
     if name in ("FunctionGraph", "ImplicitFunction") and not thing.detail:
         thing.detail = curve_formula(node.args[0] if node.args else None, False)
     return thing
 
 
-def noted(reader: Reader, thing: Thing) -> Thing:
+def noted(reader: Reading, thing: Thing) -> Thing:
     """Remember a new thing; inside a loop it stands for as many as the loop makes."""
     if not thing.members:
         thing.count *= reader.repeat
@@ -162,7 +158,7 @@ def seconds(options: dict[str, Any]) -> float | None:
     return value if is_number(value) else None
 
 
-def animation(reader: Reader, name: str, arguments: list[Any], options: dict[str, Any]) -> Motion | None:
+def animation(reader: Reading, name: str, arguments: list[Any], options: dict[str, Any]) -> Motion | None:
     """`Rotate(square, PI)` in words."""
     time = seconds(options)
     if name == "Wait":
@@ -192,7 +188,7 @@ def class_phrase(arguments: list[Any]) -> str:
     return ANIMATIONS.get(arguments[0] or "", "animate {x}") if arguments else "animate {x}"
 
 
-def call_method(reader: Reader, bound: Bound, arguments: list[Any], options: dict[str, Any], node: ast.Call) -> Any:
+def call_method(reader: Reading, bound: Bound, arguments: list[Any], options: dict[str, Any], node: ast.Call) -> Any:
     """A method of a thing, called plainly or after `.animate`."""
     thing, name = bound.owner, bound.name
     target = next(iter(things_in(arguments)), None)
@@ -242,7 +238,7 @@ def change(thing: Thing, name: str, arguments: list[Any], options: dict[str, Any
     return thing
 
 
-def attribute(reader: Reader, owner: Any, node: ast.Attribute) -> Any:
+def attribute(reader: Reading, owner: Any, node: ast.Attribute) -> Any:
     if isinstance(owner, Thing):
         if node.attr == "animate":
             return Motion([], [owner])
@@ -260,7 +256,7 @@ def attribute(reader: Reader, owner: Any, node: ast.Attribute) -> Any:
     return None
 
 
-def field_of_self(reader: Reader, name: str) -> Any:
+def field_of_self(reader: Reading, name: str) -> Any:
     if name in reader.fields:
         return reader.fields[name]
     if name == "mobjects":
@@ -272,7 +268,7 @@ def field_of_self(reader: Reader, name: str) -> Any:
     return None
 
 
-def set_attribute(reader: Reader, owner: str, name: str, value: Any) -> None:
+def set_attribute(reader: Reading, owner: str, name: str, value: Any) -> None:
     """`self.camera.background_color = WHITE` and `circle.color = RED`."""
     if name == "background_color":
         reader.scene.background = color_words(value)

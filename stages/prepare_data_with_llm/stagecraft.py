@@ -1,31 +1,27 @@
 """What a scene does as a whole: add, play, wait, remove, turn the camera."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stages.prepare_data_with_llm.phrases import method_phrase
+from stages.prepare_data_with_llm.reading import Reading
 from stages.prepare_data_with_llm.values import Act, Bound, Function, Motion, Step, Thing, flatten, is_number, things_in
 from stages.prepare_data_with_llm.words import amount
-
-if TYPE_CHECKING:
-    from stages.prepare_data_with_llm.reader import Reader
 
 Arguments = list[Any]
 Options = dict[str, Any]
 
 
-def perform(reader: Reader, name: str, arguments: Arguments, options: Options) -> None:
+def perform(reader: Reading, name: str, arguments: Arguments, options: Options) -> None:
     ACTIONS[name](reader, arguments, options)
 
 
-def step(reader: Reader, motions: list[Motion], seconds: float | None = None) -> None:
+def step(reader: Reading, motions: list[Motion], seconds: float | None = None) -> None:
     reader.scene.steps.append(Step(motions, seconds, reader.repeat != 1))
 
 
-def show(reader: Reader, arguments: Arguments, options: Options) -> None:
+def show(reader: Reading, arguments: Arguments, options: Options) -> None:
     """self.add: what was there from the start is only listed, what comes later is a step."""
     things = [thing for thing in things_in(arguments) if thing is not reader.everything and thing.seen]
     new = [thing for thing in things if thing not in reader.scene.shown]
@@ -34,7 +30,7 @@ def show(reader: Reader, arguments: Arguments, options: Options) -> None:
     reader.scene.shown += new
 
 
-def play(reader: Reader, arguments: Arguments, options: Options) -> None:
+def play(reader: Reading, arguments: Arguments, options: Options) -> None:
     reader.scene.plays += 1
     motions: list[Motion] = []
     items = flatten(arguments)
@@ -60,7 +56,7 @@ def seen_in(motion: Motion) -> list[Thing]:
     return found + [thing for inner in motion.inner for thing in seen_in(inner)]
 
 
-def old_style(reader: Reader, items: Arguments, seconds: float | None) -> Motion:
+def old_style(reader: Reading, items: Arguments, seconds: float | None) -> Motion:
     """`ApplyMethod(circle.shift, LEFT)`: a method and its arguments, not yet called."""
     method, arguments = items[0], []
     if not isinstance(method, Bound):
@@ -76,33 +72,33 @@ def old_style(reader: Reader, items: Arguments, seconds: float | None) -> Motion
     )
 
 
-def pause(reader: Reader, arguments: Arguments, options: Options) -> None:
+def pause(reader: Reading, arguments: Arguments, options: Options) -> None:
     reader.scene.plays += 1
     seconds = arguments[0] if arguments else options.get("duration")
     step(reader, [Motion([Act("pause")], [])], seconds if is_number(seconds) else None)
 
 
-def remove(reader: Reader, arguments: Arguments, options: Options) -> None:
+def remove(reader: Reading, arguments: Arguments, options: Options) -> None:
     things = things_in(arguments)
     if things and reader.scene.steps:
         step(reader, [Motion([Act("remove {x}")], things)])
 
 
-def clear(reader: Reader, arguments: Arguments, options: Options) -> None:
+def clear(reader: Reading, arguments: Arguments, options: Options) -> None:
     step(reader, [Motion([Act("clear the screen")], [])])
 
 
-def camera(phrase: str) -> Callable[[Reader, Arguments, Options], None]:
+def camera(phrase: str) -> Callable[[Reading, Arguments, Options], None]:
     """An action that needs no subject, only its words."""
 
-    def act(reader: Reader, arguments: Arguments, options: Options) -> None:
+    def act(reader: Reading, arguments: Arguments, options: Options) -> None:
         motions = [item for item in flatten(options.get("added_anims") or []) if isinstance(item, Motion)]
         step(reader, [Motion([Act(phrase)], []), *motions])
 
     return act
 
 
-def orient(reader: Reader, arguments: Arguments, options: Options) -> None:
+def orient(reader: Reading, arguments: Arguments, options: Options) -> None:
     angles = [(name, options.get(name)) for name in ("phi", "theta")]
     angles = [(name, value) for name, value in zip(("phi", "theta"), arguments, strict=False)] or angles
     known = [f"{name} {amount(math.degrees(value))} degrees" for name, value in angles if is_number(value) and value]
@@ -110,24 +106,24 @@ def orient(reader: Reader, arguments: Arguments, options: Options) -> None:
     reader.scene.notes = [f"{view}."]
 
 
-def zoom(reader: Reader, arguments: Arguments, options: Options) -> None:
+def zoom(reader: Reading, arguments: Arguments, options: Options) -> None:
     step(reader, [Motion([Act("open a small window that shows a magnified detail")], [])])
 
 
-def voiceover(reader: Reader, arguments: Arguments, options: Options) -> None:
+def voiceover(reader: Reading, arguments: Arguments, options: Options) -> None:
     note = "A voice-over explains what is happening."
     if note not in reader.scene.notes:
         reader.scene.notes.append(note)
 
 
-def apply_to_plane(reader: Reader, arguments: Arguments, options: Options) -> None:
+def apply_to_plane(reader: Reading, arguments: Arguments, options: Options) -> None:
     matrix = arguments[0] if arguments and isinstance(arguments[0], list) else []
     rows = [", ".join(map(amount, row)) for row in matrix if isinstance(row, list) and all(map(is_number, row))]
     words = f" with the rows ({') and ('.join(rows)})" if rows else ""
     step(reader, [Motion([Act(f"apply the matrix{words} to the plane and its vectors")], [])])
 
 
-def add_vector(reader: Reader, arguments: Arguments, options: Options) -> Thing:
+def add_vector(reader: Reading, arguments: Arguments, options: Options) -> Thing:
     vector = Thing("vector")
     if arguments and isinstance(arguments[0], list) and all(map(is_number, arguments[0])):
         vector.detail = f"({', '.join(amount(item) for item in arguments[0])})"
@@ -135,7 +131,7 @@ def add_vector(reader: Reader, arguments: Arguments, options: Options) -> Thing:
     return vector
 
 
-def updater(reader: Reader, thing: Thing, arguments: Arguments) -> Thing:
+def updater(reader: Reading, thing: Thing, arguments: Arguments) -> Thing:
     """`label.add_updater(lambda m: m.next_to(dot, UP))` as "keep the label above the dot"."""
     function = arguments[0] if arguments else None
     rule = Act("keep {x} up to date")
@@ -147,7 +143,7 @@ def updater(reader: Reader, thing: Thing, arguments: Arguments) -> Thing:
     return thing
 
 
-def always(reader: Reader, name: str, arguments: Arguments) -> Any:
+def always(reader: Reading, name: str, arguments: Arguments) -> Any:
     """Manim's functions for things that never rest."""
     head = arguments[0]
     if name == "always_redraw":
@@ -174,7 +170,7 @@ def following(act: Act) -> Act:
     return Act("keep {x} up to date")
 
 
-ACTIONS: dict[str, Callable[[Reader, Arguments, Options], Any]] = {
+ACTIONS: dict[str, Callable[[Reading, Arguments, Options], Any]] = {
     "add": show,
     "play": play,
     "wait": pause,
