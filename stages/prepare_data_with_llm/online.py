@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import gc
 import sys
 import tempfile
 import time
@@ -175,6 +176,7 @@ class Waiting:
 def ask(run: schema.Run, task: Task, engine: Engine, put: Callable[[bytes], Any]) -> None:
     """Answer the rows of a run; what can not go on is one line, and everything answered so far is kept."""
     service = engine.service
+    gc.set_threshold(20_000)  # a row makes thousands of objects and no cycles; to look for them costs 7 % of a call
     run.note = progress_of(run, engine)
     try:
         asyncio.run(ask_all(run, task, engine, put))
