@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
 
 import schema
 from stages.evaluate_model.asking import FAILED, Answer, Item, Sampling, no_description, prompt_messages
+
+if TYPE_CHECKING:
+    from urllib.error import HTTPError
 
 KEY_NAME = "OPENAI_API_KEY"
 _TRIES, _GIVE_UP, _LONGEST_WAIT, _LONGEST_ANSWER, _TOLD = 4, 8, 60.0, 1 << 24, 200
@@ -35,11 +34,15 @@ class NoAnswer(Exception):
         self.wait = wait
 
 
-class NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirected request would carry the key to a place that nobody named."""
+def no_redirects() -> Any:
+    """What opens addresses, except those that an answer sends us to: they would get the key, too."""
+    from urllib.request import HTTPRedirectHandler, build_opener
 
-    def redirect_request(self, *_: Any) -> None:
-        return None
+    class Stay(HTTPRedirectHandler):
+        def redirect_request(self, *_: Any) -> None:
+            return None
+
+    return build_opener(Stay)
 
 
 class Server:
@@ -50,7 +53,7 @@ class Server:
     ):
         self.url, self.model, self.key, self.sampling = url.rstrip("/"), model, key, sampling
         self.concurrency, self.system, self.timeout = concurrency, system, timeout
-        self.opener = urllib.request.build_opener(NoRedirects)
+        self.opener = no_redirects()
 
     def identity(self) -> dict[str, Any]:
         return {"server": host_of(self.url), "model": self.model}
@@ -60,6 +63,8 @@ class Server:
 
     def ask(self, items: list[Item], known: set[int]) -> Iterator[dict[int, Answer]]:
         """Several at a time; each answer is handed on as it comes."""
+        from concurrent.futures import ThreadPoolExecutor, as_completed
+
         with ThreadPoolExecutor(self.concurrency) as pool:
             waiting = {
                 pool.submit(self.answer, item): position for position, item in enumerate(items) if position not in known
@@ -95,6 +100,9 @@ class Server:
         return told | ({"top_p": sampling.top_p} if sampling.temperature else {})
 
     def once(self, body: dict[str, Any]) -> Answer:
+        from http.client import HTTPException
+        from urllib.error import HTTPError
+
         try:
             with self.open(body) as response:
                 found = json.loads(response.read(_LONGEST_ANSWER))
@@ -102,21 +110,23 @@ class Server:
             text, finish = choice["message"].get("content") or "", str(choice.get("finish_reason"))
             tokens = (found.get("usage") or {}).get("completion_tokens")
             return Answer(str(text), tokens if isinstance(tokens, int) else 0, _FINISHES.get(finish, finish))
-        except urllib.error.HTTPError as error:
+        except HTTPError as error:
             return self.refused(error)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise NoAnswer(f"an answer that makes no sense ({type(error).__name__})") from None
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, HTTPException) as error:
             raise NoAnswer(f"{type(error).__name__}: {self.words(str(error))}") from None
 
     def open(self, body: dict[str, Any]) -> Any:
+        from urllib.request import Request
+
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         headers |= {"Authorization": f"Bearer {self.key}"} if self.key else {}
         data = json.dumps(body, ensure_ascii=True).encode()
-        request = urllib.request.Request(f"{self.url}/chat/completions", data, headers, method="POST")
+        request = Request(f"{self.url}/chat/completions", data, headers, method="POST")
         return self.opener.open(request, timeout=self.timeout)
 
-    def refused(self, error: urllib.error.HTTPError) -> Answer:
+    def refused(self, error: HTTPError) -> Answer:
         """What a status means: for all prompts, for this one, or for now."""
         said = self.words(error.read(_LONGEST_ANSWER).decode("utf-8", "replace"))
         if error.code in _FATAL or 300 <= error.code < 400 or "insufficient_quota" in said:
@@ -134,6 +144,9 @@ class Server:
 
     def reply(self, messages: list[dict[str, str]], say: Callable[[str], None]) -> str:
         """One answer in a conversation; `say` gets it as it grows."""
+        from http.client import HTTPException
+        from urllib.error import HTTPError
+
         pieces = []
         try:
             with self.open({**self.body(messages, self.sampling.seed), "stream": True}) as response:
@@ -141,10 +154,10 @@ class Server:
                     for piece in _pieces(line):
                         pieces.append(piece)
                         say(piece)
-        except urllib.error.HTTPError as error:
+        except HTTPError as error:
             said = self.words(error.read(_LONGEST_ANSWER).decode("utf-8", "replace"))
             raise schema.Failure(f"{host_of(self.url)} says {error.code}: {said}") from None
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, HTTPException, ValueError) as error:
             raise schema.Failure(f"{host_of(self.url)}: {self.words(str(error))}") from None
         return "".join(pieces)
 
