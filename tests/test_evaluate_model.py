@@ -384,10 +384,11 @@ def test_findings_of_the_quality_gate_are_averaged_and_counted(tmp_path):
     data = write_rows(tmp_path / "tagged.jsonl", rows)
     said = call("score", "--data", data, "--output", tmp_path)
     scores = json.loads((tmp_path / "scores.json").read_text())
-    said_of_quality = {"n": 3, "mean": 0.466667, "low": -0.783738, "high": 1.717071}  # 0.466667 +- 4.302653 * 0.290593
+    said_of_quality = {"n": 3, "mean": 0.466667, "low": -0.783655, "high": 1.716989}  # 0.466667 +- 4.302653 * 0.290593
     assert scores["quality"] == {**said_of_quality, "issues": {"no_manim_import": 1, "undefined_name": 2}}
     assert {name: (scores[name]["passed"], scores[name]["n"]) for name in measures.CHECKS} == {
         "syntax": (3, 4), "scene": (2, 4), "finished": (3, 4), "api": (1, 3), "render": (0, 0), "manimgl": (0, 3),
+        "same_code": (0, 0),
     }  # fmt: skip
     assert "syntax      3 of 4 = 75.0% (95 % interval 30.1% to 95.4%)" in said
     assert "quality     0.467 on average of 3 prompts" in said

@@ -225,4 +225,7 @@ def generated(record: schema.Record, answer: Answer) -> schema.Record:
 def failed(record: schema.Record, facts: dict[str, Any]) -> schema.Record:
     """The row of a prompt without an answer, as it goes to the rejects: it counts as one that failed."""
     known = record["metadata"].get("evaluation", {})
-    return with_evaluation(record, {**known, "tokens": 0, **facts, "empty": True})
+    row = with_evaluation(record, {**known, "tokens": 0, **facts, "empty": True})
+    if known.get("reference") is not False:
+        row["metadata"]["reference"] = record["code"]
+    return row

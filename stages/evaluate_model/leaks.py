@@ -16,15 +16,16 @@ def held_out(rows: Iterable[schema.Record]) -> list[schema.Record]:
     found: list[schema.Record] = []
     for answers in measures.by_prompt(rows).values():
         row = answers[0]
-        reference = row["metadata"].get("reference")
-        # A fixed prompt has no program of its own; only its words can be known.
-        code = reference if isinstance(reference, str) else row["description"] if _was_written(row) else row["code"]
-        found.append({**row, "code": code})
+        found.append({**row, "code": _reference(row)})
     return found
 
 
-def _was_written(row: schema.Record) -> bool:
-    return "finish" in row["metadata"].get("evaluation", {})
+def _reference(row: schema.Record) -> str:
+    """The program that was held out. A fixed prompt has none; only its words can be known."""
+    facts = row["metadata"].get("evaluation", {})
+    if isinstance(reference := row["metadata"].get("reference"), str):
+        return reference
+    return row["description"] if facts.get("reference") is False or "finish" in facts else row["code"]
 
 
 def report(train: Path, known: Iterable[schema.Record], rows: Iterable[schema.Record]) -> dict[str, Any]:

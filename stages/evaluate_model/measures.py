@@ -103,6 +103,14 @@ def is_manimgl(record: schema.Record) -> bool | None:
     return bool(issue_names(record) & MANIMGL_FINDINGS) or render_class(record) == OTHER_ENGINE
 
 
+def is_reference(record: schema.Record) -> bool | None:
+    """Whether the answer is the row's own, to the letter; None without such."""
+    reference = record["metadata"].get("reference")
+    if not is_code(record) or not isinstance(reference, str):
+        return None
+    return not is_empty_answer(record) and record["code"].strip() == reference.strip()
+
+
 def render_class(record: schema.Record) -> str | None:
     """The class of the error that kept an answer from making a picture."""
     error = (record["metadata"].get("render") or {}).get("error")
@@ -149,6 +157,7 @@ CHECKS = {
     "api": Check(calls_what_is_there),
     "render": Check(renders),
     "manimgl": Check(is_manimgl, low_is_good=True),
+    "same_code": Check(is_reference),
 }
 SAMPLED = ("syntax", "scene", "render")  # what one may try several times for
 TRIES = (1, 2, 5, 10, 20, 50, 100)
@@ -179,14 +188,9 @@ def _beside_reference(
     return measured
 
 
-def _same_text(answer: str, reference: str) -> float:
-    return float(answer.strip() == reference.strip())
-
-
 LIKENESS = {
     "tree_match": _beside_reference(lambda one, two: similarity.tree_match(parse(one), parse(two)), code=True),
     "token_bleu": _beside_reference(similarity.token_bleu, code=True),
-    "same_code": _beside_reference(_same_text, code=True),
     "rouge_l": _beside_reference(similarity.rouge_l, code=False),
     "chrf": _beside_reference(similarity.chrf, code=False),
 }
