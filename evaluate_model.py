@@ -28,7 +28,7 @@ import click
 import msgspec
 
 import schema
-from stages.evaluate_model import asking, chat, files, leaks, measures, models, server, tables
+from stages.evaluate_model import anchors, asking, chat, files, leaks, measures, models, server, tables
 from stages.evaluate_model.asking import Asker, Item, Sampling
 from stages.evaluate_model.local import weight_digests
 from stages.evaluate_model.options import (
@@ -223,9 +223,12 @@ def write_answers(
 @click.option(
     "--train", metavar="FILE", type=FILE, help="What the model was trained on: score only if it has none of it."
 )
+@click.option("--published", metavar="FILE", type=FILE, help="Shares that others published on the same benchmark.")
 @verbosity
-def score(data: Path, output: Path, rejects: Path | None, train: Path | None) -> None:
+def score(data: Path, output: Path, rejects: Path | None, train: Path | None, published: Path | None) -> None:
     """Shares of sound programs with their 95 % intervals; an answer that never came counts as a failed one."""
+    files.refuse_part_of_the_answers(data)
+    others = anchors.beside(published, data.parent) if published else None
     silent = rejects or data.with_name(files.REJECTED)
     failed, never_asked = files.failures(silent)
     rows = list(files.strictly(data))
@@ -234,12 +237,13 @@ def score(data: Path, output: Path, rejects: Path | None, train: Path | None) ->
         if found["leaked"]["passed"]:
             raise schema.Failure(f"{leaks.summary(found)}; `leakage` names them")
     scores = {**measures.scores([*rows, *failed]), "not_asked": never_asked}
+    scores |= {"published": others} if others else {}
     inputs = [data, *([silent] if silent.is_file() else [])]
     write_report(output / "scores.json", scores, inputs, len(rows), {"train": str(train) if train else None})
     schema.log(
         f"evaluate_model: {len(rows):,} answers and {scores['empty']:,} missing ones -> {output / 'scores.json'}"
     )
-    for line in tables.scores(scores):
+    for line in [*tables.scores(scores), *(anchors.lines(others) if others else [])]:
         schema.log(f"  {line}")
 
 

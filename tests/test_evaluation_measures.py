@@ -10,7 +10,7 @@ import random
 
 import pytest
 from click.testing import CliRunner
-from conftest import write_rows
+from conftest import run_script, write_rows
 
 import evaluate_model
 from stages.evaluate_model import asking, measures, rates, similarity
@@ -298,3 +298,56 @@ def test_a_lower_conflict_rate_is_better_and_texts_can_not_break_their_fence(tmp
     found = json.loads((tmp_path / "c.json").read_text())["manimgl"]
     assert (found["a"], found["b"], found["better"], found["worse"]) == (0.5, 0.0, 1, 0)
     assert "````python\ns = '''\n```\n'''\n````" in (tmp_path / "c.md").read_text()
+
+
+def test_a_file_from_which_bad_answers_were_dropped_is_not_scored(tmp_path):
+    rows = [written("a", "from manim import *\n\n\n" + SCENE), written("b", "x = (")]
+    write_rows(tmp_path / "generated.jsonl", rows)
+    common = ("--input", "generated.jsonl", "--output", "tagged.jsonl")
+    run_script("filter_quality.py", *common, "--min-quality", 0.5, cwd=tmp_path, check=0)
+    data = tmp_path / "tagged.jsonl"
+    assert "holds only a part of the answers" in call("score", "--data", data, "--output", tmp_path, code=1)
+    run_script("filter_quality.py", *common, "--tag-only", cwd=tmp_path, check=0)
+    call("score", "--data", data, "--output", tmp_path)
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert [(scores[name]["passed"], scores[name]["n"]) for name in ("syntax", "api", "manimgl")] == [
+        (1, 2),
+        (1, 2),
+        (0, 2),
+    ]
+
+
+def published(tmp_path, sha256, **shares):
+    value = {"benchmark_sha256": sha256, "url": "https://example.org", "models": {"Big": shares or {"syntax": 0.99}}}
+    (tmp_path / "published.json").write_text(json.dumps(value))
+    return tmp_path / "published.json"
+
+
+@pytest.mark.parametrize(
+    ("options", "read", "message"),
+    [
+        ({}, "right", None),
+        ({}, "wrong", "another file was asked"),
+        ({"limit": 3}, "right", "was not asked whole"),
+        ({"where": ".source"}, "right", "was not asked whole"),
+    ],
+)
+def test_published_numbers_stand_only_beside_the_same_benchmark(tmp_path, options, read, message):
+    data = write_rows(tmp_path / "generated.jsonl", [written("a", SCENE)])
+    ledger = {"stage": "evaluate_model", "inputs": [{"path": "../test.json", "sha256": read}], "options": options}
+    (tmp_path / "generated.ledger.json").write_text(json.dumps(ledger))
+    arguments = ("score", "--data", data, "--output", tmp_path, "--published", published(tmp_path, "right"))
+    if message:
+        assert message in call(*arguments, code=1)
+        assert not (tmp_path / "scores.json").exists()
+        return
+    assert "  Big: syntax 99.0%" in call(*arguments)
+    assert json.loads((tmp_path / "scores.json").read_text())["published"]["models"] == {"Big": {"syntax": 0.99}}
+
+
+def test_published_numbers_are_shares_of_what_is_measured(tmp_path):
+    data = write_rows(tmp_path / "generated.jsonl", [written("a", SCENE)])
+    for wrong in ({"codebleu": 0.3}, {"render": 59.0}):
+        file = published(tmp_path, "x", **wrong)
+        assert "takes shares from 0 to 1 of syntax" in call("score", "--data", data, "--output", tmp_path,
+                                                            "--published", file, code=2)  # fmt: skip

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 import schema
 from stages.evaluate_model import measures
 
@@ -37,6 +39,17 @@ def failures(rejects: Path) -> tuple[list[schema.Record], int]:
     rows = [*map(schema.adopt, schema.read(rejects, never_asked))] if rejects.is_file() else []
     failed = [row for row in rows if measures.is_empty_answer(row)]
     return failed, len(rows) - len(failed) + len(unread)
+
+
+def refuse_part_of_the_answers(data: Path) -> None:
+    """A gate that threw the bad answers away has left a file on which every model is good."""
+    place = schema.ledger_path(data)
+    ledger = msgspec.json.decode(place.read_bytes()) if place.is_file() else {}
+    if ledger.get("stage") != "filter_quality":
+        return
+    dropped = ledger["counts"]["rejected"] + ledger["counts"].get("not_selected", 0)
+    if dropped or ledger["options"].get("limit"):
+        raise schema.Failure(f"{data} holds only a part of the answers: let filter_quality.py tag all, with --tag-only")
 
 
 def rows_of(place: Path, name: str) -> list[schema.Record]:
