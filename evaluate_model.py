@@ -36,6 +36,7 @@ from stages.evaluate_model.options import (
     CHOICE,
     FILE,
     MODEL,
+    NEAR,
     OUTPUT,
     SELECTION,
     SERVER,
@@ -223,9 +224,12 @@ def write_answers(
 @click.option(
     "--train", metavar="FILE", type=FILE, help="What the model was trained on: score only if it has none of it."
 )
+@NEAR
 @click.option("--published", metavar="FILE", type=FILE, help="Shares that others published on the same benchmark.")
 @verbosity
-def score(data: Path, output: Path, rejects: Path | None, train: Path | None, published: Path | None) -> None:
+def score(
+    data: Path, output: Path, rejects: Path | None, train: Path | None, near: float, published: Path | None
+) -> None:
     """Shares of sound programs with their 95 % intervals; an answer that never came counts as a failed one."""
     files.refuse_part_of_the_answers(data)
     others = anchors.beside(published, data.parent) if published else None
@@ -233,7 +237,7 @@ def score(data: Path, output: Path, rejects: Path | None, train: Path | None, pu
     failed, never_asked = files.failures(silent)
     rows = list(files.strictly(data))
     if train:
-        found = leaks.report(train, files.strictly(train), [*rows, *failed])
+        found = leaks.report(train, files.strictly(train), [*rows, *failed], near)
         if found["leaked"]["passed"]:
             raise schema.Failure(f"{leaks.summary(found)}; `leakage` names them")
     scores = {**measures.scores([*rows, *failed]), "not_asked": never_asked}
@@ -253,12 +257,13 @@ def score(data: Path, output: Path, rejects: Path | None, train: Path | None, pu
     "--data", required=True, metavar="FILE", type=FILE, help="Held-out rows, or what `generate` made of them."
 )
 @OUTPUT
+@NEAR
 @verbosity
-def leakage(train: Path, data: Path, output: Path) -> None:
-    """Which held-out rows have the code or the description of a training row; exit code 3 if there is one."""
+def leakage(train: Path, data: Path, output: Path, near: float) -> None:
+    """Which held-out rows say the same as a training row; exit code 3 if there is one."""
     rows = list(files.strictly(data))
-    found = leaks.report(train, files.strictly(train), rows)
-    write_report(output / "leakage.json", found, [train, data], len(rows), {})
+    found = leaks.report(train, files.strictly(train), rows, near)
+    write_report(output / "leakage.json", found, [train, data], len(rows), {"near": near})
     if found["leaked"]["passed"]:
         raise schema.Incomplete(leaks.summary(found))
     schema.log(f"evaluate_model: none of the {found['leaked']['n']:,} held-out rows stands in {train}")

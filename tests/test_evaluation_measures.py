@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from conftest import run_script, write_rows
 
 import evaluate_model
+import schema
 from stages.evaluate_model import asking, measures, rates, similarity
 
 SCENE = "class A(Scene):\n    def construct(self):\n        self.wait()\n"
@@ -233,7 +234,19 @@ def held_out(name, code, description):
     return {"description": description, "code": code, "source": "s", "metadata": {"id": name, "kind": "code"}}
 
 
-TRAIN = [held_out("t1", SCENE, "Show a wave."), held_out("t2", "x = 1\n", "Set x.")]
+LONG = """from manim import *
+
+
+class Wave(Scene):
+    def construct(self):
+        axes = Axes(x_range=[0, 10], y_range=[-2, 2])
+        graph = axes.plot(lambda x: np.sin(x), color=BLUE)
+        label = Text("A wave").next_to(axes, UP)
+        self.play(Create(axes), Write(label))
+        self.play(Create(graph), run_time=2)
+        self.wait()
+"""
+TRAIN = [held_out("t1", SCENE, "Show a wave."), held_out("t2", "x = 1\n", "Set x."), held_out("t3", LONG, "Plot it.")]
 CLEAN_ROW = held_out("h1", "class B(Scene):\n    def construct(self):\n        self.add(Dot())\n", "Show a dot.")
 
 
@@ -241,8 +254,9 @@ CLEAN_ROW = held_out("h1", "class B(Scene):\n    def construct(self):\n        s
     ("code", "description", "fields"),
     [
         ("x = 1  # one\n\n", "Something else entirely.", {"code": 1}),
-        (SCENE.replace("A", "C"), "show  a wave.", {"description": 1}),
+        ("print(sum(range(10)))\n", "show  a wave.", {"description": 1}),
         (SCENE, "Show a wave.", {"code": 1, "description": 1}),
+        (LONG.replace("graph", "curve").replace("axes", "plane").replace("Wave", "Sine"), "Draw a curve.", {"near": 1}),
     ],
 )
 def test_a_leak_is_named_and_nothing_is_scored(tmp_path, code, description, fields):
@@ -258,6 +272,16 @@ def test_a_leak_is_named_and_nothing_is_scored(tmp_path, code, description, fiel
     data = write_rows(tmp_path / "generated.jsonl", answers)
     assert "1 of 2 held-out rows" in call("score", "--data", data, "--output", tmp_path, "--train", train, code=1)
     assert not (tmp_path / "scores.json").exists()
+
+
+def test_what_is_only_nearly_the_same_may_be_let_through(tmp_path):
+    train = write_rows(tmp_path / "train.jsonl", TRAIN)
+    test = write_rows(tmp_path / "test.jsonl", [held_out("h", LONG.replace("graph", "curve"), "Draw a curve.")])
+    arguments = ("leakage", "--train", train, "--data", test, "--output", tmp_path)
+    call(*arguments, code=3)
+    assert json.loads((tmp_path / "leakage.json").read_text())["pairs"][0]["train_id"] == "t3"
+    call(*arguments, "--near-threshold", 1)
+    assert schema.audit(tmp_path / "leakage.ledger.json") == []
 
 
 def test_clean_rows_are_scored_even_where_the_model_recites_what_it_learnt(tmp_path):

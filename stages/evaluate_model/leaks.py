@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,33 +29,39 @@ def _reference(row: schema.Record) -> str:
     return row["description"] if facts.get("reference") is False or "finish" in facts else row["code"]
 
 
-def report(train: Path, known: Iterable[schema.Record], rows: Iterable[schema.Record]) -> dict[str, Any]:
-    """Which rows have the code or the description of a row of the training file, and their share."""
-    marks = dict[tuple[str, str], str]()
-    for record in known:
-        for mark in fingerprints(record):
-            marks.setdefault(mark, record["metadata"]["id"])
-    asked = held_out(rows)
+def report(train: Path, known: Iterable[schema.Record], rows: Iterable[schema.Record], near: float) -> dict[str, Any]:
+    """Which rows say the same as a row of the training file, and their share; `near` as for a split."""
+    asked, names = held_out(rows), list[str]()
+
+    def named() -> Iterator[schema.Record]:
+        for record in known:
+            names.append(record["metadata"]["id"])
+            yield record
+
+    links = schema.links(chain(named(), asked), near=None if near == 1 else near)[len(names) :]
     pairs = [
-        {"id": row["metadata"]["id"], "field": mark[0], "train_id": marks[mark]}
-        for row in asked
-        for mark in fingerprints(row)
-        if mark in marks
+        {
+            "id": row["metadata"]["id"],
+            "field": link.field,
+            "similarity": round(link.similarity, 4),
+            "train_id": names[link.earlier],
+        }
+        for row, found in zip(asked, links, strict=True)
+        for link in found
+        if link.earlier < len(names)
     ]
     return {
         "train": schema.file_facts(train),
+        "near": near,
         "leaked": rates.wilson(len({pair["id"] for pair in pairs}), len(asked))._asdict(),
-        "by_field": dict(sorted(Counter(pair["field"] for pair in pairs).items())),
+        "by_field": _rows_by_field(pairs),
         "pairs": pairs,
     }
 
 
-def fingerprints(record: schema.Record) -> list[tuple[str, str]]:
-    """The two marks by which prepare_data.py and split_data.py know a record again."""
-    marks = [("code", schema.code_fingerprint(record["code"]))]
-    if record["description"].strip():
-        marks.append(("description", schema.description_fingerprint(record["description"])))
-    return marks
+def _rows_by_field(pairs: list[dict[str, Any]]) -> dict[str, int]:
+    """A row that is near to several counts once."""
+    return dict(sorted(Counter(field for field, _ in {(pair["field"], pair["id"]) for pair in pairs}).items()))
 
 
 def summary(found: dict[str, Any]) -> str:

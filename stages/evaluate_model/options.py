@@ -40,6 +40,10 @@ def verbosity(command: Command) -> Command:
 ADAPTER = click.option("--adapter", metavar="DIR", type=FOLDER, help="LoRA adapter to put on the model.")
 MODEL = click.option("--model", required=True, metavar="DIR|NAME", help="Model folder, or a name on the hub.")
 OUTPUT = click.option("--output", required=True, metavar="DIR", type=TARGET, help="Folder for the results.")
+NEAR = click.option(
+    "--near-threshold", "near", default=0.7, type=click.FloatRange(0.3, 1), metavar="S",
+    help="Share of equal runs of tokens from which code counts as the same; 1 is for equal code alone.",
+)  # fmt: skip
 SELECTION = [
     click.option("--limit", type=click.IntRange(1), metavar="N", help="Stop after this many rows."),
     click.option("--where", metavar="JQ", help="Take only rows for which this jq program gives something true."),
