@@ -181,7 +181,8 @@ def generate(
         models.require_training_packages()
     choice = Sampling(max_new_tokens, temperature, top_p, seed)
     params = {"model": model, **choice._asdict(), "samples": samples, "system": system}
-    params |= {"server": server.host_of(others["base_url"])} if others["base_url"] else {}
+    told_server = {"server": server.host_of(others["base_url"] or ""), "parameters": others["parameters"]}
+    params |= told_server if others["base_url"] else {}
     params |= {} if others["base_url"] else {"batch_size": others["batch_size"]}
     for folder, put_on in ([(output / "base", None)] if with_base else []) + [(output, adapter)]:
         asked = asking.write_asked(data, prompts, samples, folder)

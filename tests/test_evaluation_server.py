@@ -65,7 +65,11 @@ def test_a_server_is_asked_like_any_model(llm, tmp_path):
     }  # fmt: skip
     assert bodies["Show number 2."]["messages"][0]["content"] == "Be brief."
     ledger = tmp_path / "eval" / "generated.ledger.json"
-    assert json.loads(ledger.read_text())["extra"] == {"server": llm.url("openai")[7:], "model": "tiny"}
+    assert json.loads(ledger.read_text())["extra"] == {
+        "server": llm.url("openai")[7:],
+        "model": "tiny",
+        "parameters": {},
+    }
     assert schema.audit(ledger) == []
 
 
@@ -172,6 +176,12 @@ def test_a_key_file_holds_one_key(llm, tmp_path):
     assert llm.log[0].key == "sk-from-a-file"
     key.write_text("one\ntwo\n")
     assert "the key holds a space, a second line" in generate(llm, tmp_path, "--api-key-file", key, code=2)
+
+
+def test_a_server_is_told_what_else_it_takes(llm, tmp_path):
+    generate(llm, tmp_path, "--limit", 1, "--parameter", "repeat_penalty=1.0", "--parameter", "note=a=b")
+    assert (llm.log[0].body["repeat_penalty"], llm.log[0].body["note"]) == (1.0, "a=b")
+    assert "is not of the form repeat_penalty=1.0" in generate(llm, tmp_path, "--parameter", "repeat_penalty", code=2)
 
 
 def test_a_server_has_its_own_adapters(llm, tmp_path):

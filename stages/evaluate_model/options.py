@@ -49,6 +49,8 @@ SELECTION = [
     click.option("--where", metavar="JQ", help="Take only rows for which this jq program gives something true."),
 ]
 SERVER = [
+    click.option("--parameter", "parameters", multiple=True, metavar="NAME=VALUE", callback=server.parameters,
+                 help="Also sent to a server, such as repeat_penalty=1.0; can be given several times."),
     click.option("--timeout", default=300.0, type=click.FloatRange(1), help="Seconds that a server may be silent."),
     click.option("--concurrency", default=4, type=click.IntRange(1), help="Prompts that a server is sent together."),
     click.option("--api-key-file", metavar="FILE", type=FILE,
@@ -76,6 +78,7 @@ def opened(
     api_key_file: Path | None,
     concurrency: int,
     timeout: float,
+    parameters: dict[str, Any],
     batch_size: int = 1,
 ) -> Asker:
     """Who will answer: a server, or weights that are loaded now."""
@@ -84,4 +87,6 @@ def opened(
     if adapter:
         raise click.UsageError("--adapter is for weights in this process; a server has its own models")
     key = server.find_key(api_key_file)
-    return server.Server(server.checked_url(base_url), model, key, choice, concurrency, system, timeout)
+    address = server.checked_url(base_url)
+    settings: dict[str, Any] = {"concurrency": concurrency, "system": system, "timeout": timeout, "more": parameters}
+    return server.Server(address, model, key, choice, **settings)

@@ -49,14 +49,23 @@ class Server:
     """A model behind an address."""
 
     def __init__(
-        self, url: str, model: str, key: str, sampling: Sampling, concurrency: int, system: str | None, timeout: float
+        self,
+        url: str,
+        model: str,
+        key: str,
+        sampling: Sampling,
+        *,
+        concurrency: int,
+        system: str | None,
+        timeout: float,
+        more: dict[str, Any],
     ):
-        self.url, self.model, self.key, self.sampling = url.rstrip("/"), model, key, sampling
+        self.url, self.model, self.key, self.sampling, self.more = url.rstrip("/"), model, key, sampling, more
         self.concurrency, self.system, self.timeout = concurrency, system, timeout
         self.opener = no_redirects()
 
     def identity(self) -> dict[str, Any]:
-        return {"server": host_of(self.url), "model": self.model}
+        return {"server": host_of(self.url), "model": self.model, "parameters": self.more}
 
     def prompt(self, record: schema.Record) -> list[dict[str, str]] | schema.Fault:
         return no_description(record) or prompt_messages(record, self.system)
@@ -97,7 +106,7 @@ class Server:
         sampling = self.sampling
         told: dict[str, Any] = {"model": self.model, "messages": messages, "max_tokens": sampling.max_new_tokens}
         told |= {"temperature": sampling.temperature, "seed": seed}
-        return told | ({"top_p": sampling.top_p} if sampling.temperature else {})
+        return told | ({"top_p": sampling.top_p} if sampling.temperature else {}) | self.more
 
     def once(self, body: dict[str, Any]) -> Answer:
         from http.client import HTTPException
@@ -176,6 +185,20 @@ def checked_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise click.UsageError(f"--base-url {url}: it takes an address such as http://127.0.0.1:8080/v1")
     return url
+
+
+def parameters(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
+    """NAME=VALUE, the value as JSON if it is any."""
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise click.BadParameter(f"{text!r} is not of the form repeat_penalty=1.0")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
 
 
 def host_of(url: str) -> str:
