@@ -6,6 +6,7 @@
     python evaluate_model.py score --data runs/tiny/eval/tagged.jsonl --output runs/tiny/eval
     python evaluate_model.py leakage --train train.json --data test.json --output runs/tiny/eval
     python evaluate_model.py compare runs/before/eval runs/tiny/eval
+    python evaluate_model.py page runs/tiny/eval --before runs/before/eval
     python evaluate_model.py chat --model runs/tiny/merged
 
 In    a model folder or a name on the hub, with or without an adapter, or a server that speaks like OpenAI; any record
@@ -25,16 +26,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-import msgspec
 
 import schema
-from stages.evaluate_model import anchors, asking, chat, files, leaks, measures, models, server, tables
+from stages.evaluate_model import anchors, asking, chat, files, leaks, measures, models, page, server, tables
 from stages.evaluate_model.asking import Asker, Item, Sampling
 from stages.evaluate_model.local import weight_digests
 from stages.evaluate_model.options import (
     ADAPTER,
     CHOICE,
     FILE,
+    FOLDER,
     MODEL,
     NEAR,
     OUTPUT,
@@ -90,26 +91,6 @@ def rated(record: schema.Record, loss: models.RowLoss) -> schema.Record:
     return asking.with_evaluation(record, {**loss._asdict(), "loss": round(loss.nll / loss.tokens, 6)})
 
 
-def write_json(path: Path, value: Any) -> None:
-    with schema.atomic(path) as file:
-        file.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
-
-
-def write_report(path: Path, value: Any, inputs: list[Path], rows: int, options: dict[str, Any]) -> None:
-    """A JSON file that was counted from files of rows, and its ledger."""
-    write_json(path, value)
-    schema.write_ledger(
-        schema.ledger_path(path),
-        stage="evaluate_model",
-        inputs=inputs,
-        outputs=[],
-        files=[path],
-        counts={"in": rows, "kept": rows, "rejected": 0, "merged": 0},
-        reasons={},
-        options=options,
-    )
-
-
 @click.group(context_settings=schema.CONTEXT)
 def cli() -> None:
     """Measure a model on held-out records."""
@@ -141,7 +122,7 @@ def loss(
             run.keep(kept[-1])
         run.extra["weights"] = weight_digests(model, adapter)
     summary = measures.grouped(kept)
-    write_json(output / "loss.json", {**summary, "rows_file": schema.file_facts(rows, near=output)})
+    files.write_json(output / "loss.json", {**summary, "rows_file": schema.file_facts(rows, near=output)})
     schema.log(f"  {tables.loss_line(summary['all'])}")
 
 
@@ -244,7 +225,7 @@ def score(
     scores = {**measures.scores([*rows, *failed]), "not_asked": never_asked}
     scores |= {"published": others} if others else {}
     inputs = [data, *([silent] if silent.is_file() else [])]
-    write_report(output / "scores.json", scores, inputs, len(rows), {"train": str(train) if train else None})
+    files.write_report(output / "scores.json", scores, inputs, len(rows), {"train": str(train) if train else None})
     schema.log(
         f"evaluate_model: {len(rows):,} answers and {scores['empty']:,} missing ones -> {output / 'scores.json'}"
     )
@@ -264,7 +245,7 @@ def leakage(train: Path, data: Path, output: Path, near: float) -> None:
     """Which held-out rows say the same as a training row; exit code 3 if there is one."""
     rows = list(files.strictly(data))
     found = leaks.report(train, files.strictly(train), rows, near)
-    write_report(output / "leakage.json", found, [train, data], len(rows), {"near": near})
+    files.write_report(output / "leakage.json", found, [train, data], len(rows), {"near": near})
     if found["leaked"]["passed"]:
         raise schema.Incomplete(leaks.summary(found))
     schema.log(f"evaluate_model: none of the {found['leaked']['n']:,} held-out rows stands in {train}")
@@ -288,12 +269,27 @@ def compare(a: Path, b: Path, output: Path | None, texts: Path | None) -> None:
     if not found:
         raise schema.Failure(f"{a} and {b} have no evaluated row in common")
     if output:
-        write_json(output, found)
+        files.write_json(output, found)
     if texts:
         with schema.atomic(texts) as file:
             file.write("\n".join(tables.texts(*written)).encode() + b"\n")
     for line in tables.comparison(found):
         schema.log(line)
+
+
+@cli.command("page")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option("--before", metavar="DIR", type=FOLDER, help="An earlier evaluation of the same rows.")
+@click.option("--frames", metavar="DIR", type=FOLDER, help="Pictures that filter_quality.py --render --frames made.")
+@click.option("--metrics", metavar="FILE", type=FILE, help="metrics.jsonl of train.py, for the curve of the loss.")
+@verbosity
+def write_page(folder: Path, before: Path | None, frames: Path | None, metrics: Path | None) -> None:
+    """DIR/index.html: scores, before and after, pictures, the worst answers; it opens without a network."""
+    curve = files.loss_curve(metrics) if metrics else []
+    content = page.build(folder, before, frames, curve)
+    with schema.atomic(folder / "index.html") as file:
+        file.write(content.encode())
+    schema.log(f"evaluate_model: {folder / 'index.html'}")
 
 
 @cli.command("chat")

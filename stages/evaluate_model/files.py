@@ -73,3 +73,36 @@ def _tagged(path: Path, written: list[schema.Record]) -> list[schema.Record]:
     if rows:
         schema.log(f"{path} holds other answers than {GENERATED}; its findings are not used")
     return written
+
+
+def write_json(path: Path, value: Any) -> None:
+    with schema.atomic(path) as file:
+        file.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+
+
+def write_report(path: Path, value: Any, inputs: list[Path], rows: int, options: dict[str, Any]) -> None:
+    """A JSON file that was counted from files of rows, and its ledger."""
+    write_json(path, value)
+    schema.write_ledger(
+        schema.ledger_path(path),
+        stage="evaluate_model",
+        inputs=inputs,
+        outputs=[],
+        files=[path],
+        counts={"in": rows, "kept": rows, "rejected": 0, "merged": 0},
+        reasons={},
+        options=options,
+    )
+
+
+def loss_curve(metrics: Path) -> list[tuple[float, float]]:
+    """Step and loss of every line of metrics.jsonl that has both."""
+    points = []
+    for number, line in enumerate(metrics.read_bytes().splitlines(), 1):
+        try:
+            facts = msgspec.json.decode(line)
+        except msgspec.DecodeError as error:
+            raise schema.Failure(f"{metrics}: line {number}: {error}") from None
+        if "step" in facts and "loss" in facts:
+            points.append((float(facts["step"]), float(facts["loss"])))
+    return points

@@ -72,10 +72,13 @@ def _verdict(row: schema.Record) -> str:
     """What the checks say, in a line."""
     if measures.is_empty_answer(row):
         return ": no answer"
+    return ": " + ", ".join(f"{name} {'yes' if said else 'no'}" for name, said in verdicts(row).items())
+
+
+def verdicts(row: schema.Record) -> dict[str, bool]:
+    """What every check says that has something to say."""
     said = {name: check.ask(row) for name, check in measures.CHECKS.items()}
-    return ": " + ", ".join(
-        f"{name} {'yes' if verdict else 'no'}" for name, verdict in said.items() if verdict is not None
-    )
+    return {name: verdict for name, verdict in said.items() if verdict is not None}
 
 
 def _fenced(row: schema.Record) -> str:
