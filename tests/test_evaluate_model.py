@@ -680,7 +680,7 @@ def test_a_missing_package_is_named_with_its_extra(run, tmp_path):
     assert "evaluate_model needs the package torch: pip install 'linemill[train]'" in done.err
 
 
-@pytest.mark.parametrize("name", ["loss", "generate", "score", "leakage", "compare", "chat"])
+@pytest.mark.parametrize("name", ["loss", "generate", "score", "leakage", "compare", "page", "chat"])
 def test_help_names_every_option_with_a_sentence(name):
     page = CliRunner().invoke(evaluate_model.cli, [name, "--help"]).stdout
     for option in evaluate_model.cli.commands[name].params:

@@ -20,7 +20,7 @@ from stages.evaluate_model import measures
 
 SCENE = "class A(Scene):\n    def construct(self):\n        self.wait()\n"
 EVIL = "</pre><script>alert(1)</script><img src=x onerror=alert(1)>\"'&amp;"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-headless-shell", "google-chrome"))), None)
 
 
 def png(width=2, height=2):
