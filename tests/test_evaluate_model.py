@@ -423,6 +423,8 @@ def test_rejects_of_generate_are_found_beside_the_tagged_rows_or_where_they_are_
         ("```python\n" + SCENE + "```", False, False),
         ("x = '\\d'", True, False),
         ("x = '\0'", False, False),
+        ("return 1", False, False),
+        (SCENE.replace("wait()", "play(a, run_time=1, run_time=2)"), False, False),
         ("(" * 5000, False, False),
     ],
 )

@@ -40,10 +40,14 @@ def sample_of(record: schema.Record) -> int:
 
 
 def parse(code: str) -> ast.Module | None:
+    """The tree of a program that Python would begin to run."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a model's odd escapes and comparisons are not our reader's concern
-            return ast.parse(code)
+            tree = ast.parse(code)
+            # Some errors have a tree: a return outside a function, an argument given twice. Nothing is run.
+            compile(tree, "answer", "exec", dont_inherit=True)
+            return tree
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
