@@ -5,6 +5,7 @@
     python prepare_data.py prepare --sources all --workers 4 --keep-going
     python prepare_data.py prepare --sources all --augmentation
     python prepare_data.py list-sources
+    python prepare_data.py augment --input data_split/train.jsonl --output data_augmented/train.jsonl
 
 In    sources.yaml, which names each source; downloads stand in --cache-dir, so that a second run needs no network
 Out   a folder whose files change together or not at all, one record a line where they hold records:
@@ -35,7 +36,7 @@ import schema
 from extractors import BadRow, Extract, Fetch
 from extractors._voiceover import rewrite_voiceover
 from schema import Fault
-from stages.prepare_data import augment, closing, identity, judge, listing, preflight, repair
+from stages.prepare_data import augment, augment_file, closing, identity, judge, listing, preflight, repair
 from stages.prepare_data.catalogue import Source, ask, bind, choose, every_argument, nearest, read_catalogue
 from stages.prepare_data.deciding import decide, read_other
 from stages.prepare_data.identity import Decision, Policy
@@ -224,13 +225,6 @@ CACHE_DIR = click.option(
 @click.option("--test-ratio", default=0.1, type=click.FloatRange(0, 1), metavar="R", help="Share of the test side.")
 @click.option("--seed", default=42, help="Decides which records fall on the test side.")
 @identity.options
-@click.option(
-    "--against",
-    multiple=True,
-    type=click.Path(exists=True, dir_okay=False),
-    metavar="FILE",
-    help="Remove, too, what stands in this record file; may be given several times.",
-)
 @augment.options
 @click.option("--min-code-length", default=0, type=click.IntRange(0), metavar="N", help="Shortest code, in characters.")
 @click.option(
@@ -316,6 +310,9 @@ def read_plans(
     missing = lacking | failing
     in_order = {plan.source.name: missing[plan.source.name] for plan in plans if plan.source.name in missing}
     return Result(readings, in_order, {}, Decision({}, {}, {}, {}), policy)
+
+
+main.add_command(augment_file.command)
 
 
 @main.command("list-sources")

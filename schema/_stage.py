@@ -151,6 +151,12 @@ class Run:
             self.made[part] += 1
         self.counts["kept"] += 1
 
+    def augment(self, record: Record, variants: Sequence[Record]) -> None:
+        """Write a record that came from `records`, and behind it rows that say the same in other words."""
+        self.keep(record)
+        for variant in variants:
+            self._settle(self.setting.kept(variant, content_hash(record))._replace(kind="augmented"))
+
     def reject(self, record: Record, fault: Fault) -> None:
         """Write a record that came from `records` to the rejects file."""
         self._settle(self.setting.rejected(record, fault, self._came_as(record)[1]))
@@ -197,7 +203,7 @@ class Run:
 
     def _settle(self, outcome: Outcome) -> None:
         self.counts[outcome.kind] += 1
-        if outcome.kind == "kept":
+        if outcome.kind in ("kept", "augmented"):
             next(iter(self.files.rows.values())).write(outcome.data)
         elif outcome.kind == "rejected":
             self.reasons[outcome.reason] += 1
@@ -207,7 +213,8 @@ class Run:
 
     def totals(self) -> dict[str, int]:
         kept, rejected = self.counts["kept"], self.counts["rejected"]
-        totals = {"in": kept + rejected, "kept": kept, "rejected": rejected, "merged": 0, "augmented": 0}
+        totals = {"in": kept + rejected, "kept": kept, "rejected": rejected, "merged": 0}
+        totals["augmented"] = self.counts["augmented"]
         if self.made:
             totals["made"] = self.made.total()
         return totals | ({"not_selected": self.counts["not_selected"]} if self.contract.where else {})
@@ -264,7 +271,8 @@ def _ledger(current: Run, read: dict[str, Any], near: Path) -> bytes:
     told = asdict(contract)
     options = {name: told[name] for name in ("where", "limit", "seed", "strict", "max_reject_rate")}
     taken = totals["in"] + totals.get("not_selected", 0)
-    written = current.made if current.made or len(files.rows) > 1 else dict.fromkeys(files.rows, totals["kept"])
+    plain = dict.fromkeys(files.rows, totals["kept"] + totals["augmented"])
+    written = current.made if current.made or len(files.rows) > 1 else plain
     return build_ledger(
         near,
         stage=current.setting.stage,
@@ -282,6 +290,7 @@ def _say_what_happened(current: Run) -> None:
     totals, contract = current.totals(), current.contract
     skipped = f" ({totals['not_selected']:,} not selected)" if totals.get("not_selected") else ""
     made = f", {totals['made']:,} rows made" if "made" in totals else ""
+    made += f", {totals['augmented']:,} augmented" if totals["augmented"] else ""
     _report.log(
         f"{current.setting.stage}: {totals['in']:,} in{skipped}, {totals['kept']:,} kept, "
         f"{totals['rejected']:,} rejected{made} -> {contract.output}"
