@@ -19,7 +19,7 @@ import pytest
 from conftest import CLEAN, ROOT, read_rows, record, run_script, write_rows
 
 import schema
-from stages.train import adapter, rows, settings, tiny
+from stages.train import checkpoints, lengths, rows, settings, tiny
 
 TRAIN = ROOT / "train.py"
 QUICK = ("--tiny-steps", 3, "--tiny-vocab-size", 400, "--tiny-layers", 1, "--tiny-feed-forward", 256)
@@ -256,7 +256,7 @@ def test_trimming_takes_from_the_prompt_and_never_from_the_answer(speaker):
 
 def test_percentiles_are_sizes_that_occur(speaker):
     one, other = rows.encode(speaker, record(3)), rows.encode(speaker, record(3, description=LONG))
-    last = rows.table([one] * 9 + [other]).split("\n")[-1].split()
+    last = lengths.table([one] * 9 + [other]).split("\n")[-1].split()
     assert last == ["row", *(f"{len(row.ids):,}" for row in (one, one, other, other, other))]
 
 
@@ -347,11 +347,11 @@ def test_a_killed_run_leaves_no_half_adapter_and_resumes_to_the_same_bytes(run, 
     command = (*sides, *QUICK, *WHOLE, "--accumulation", 1, "--max-steps", 7)
     run(*command, "--output", "runs/whole", cwd=tmp_path)
     output = tmp_path / "runs" / "a"
-    seal = output / "checkpoints" / "checkpoint-2" / adapter.SEAL
+    seal = output / "checkpoints" / "checkpoint-2" / checkpoints.SEAL
     run(*command, "--output", "runs/a", cwd=tmp_path, check=-9, watch=kill_at(seal))
     assert not (output / "adapter").exists() and not (output / "ledger.json").exists()
 
-    newest = max((output / "checkpoints").glob("checkpoint-*"), key=adapter.step_of)
+    newest = max((output / "checkpoints").glob("checkpoint-*"), key=checkpoints.step_of)
     torn = newest.with_name("checkpoint-1000")
     shutil.copytree(newest, torn)
     (torn / "optimizer.pt").write_bytes(b"half of")
@@ -370,14 +370,14 @@ def test_checkpoints_are_ordered_by_number(tmp_path):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
         (folder / "weights").write_bytes(b"w")
-        adapter.seal(folder, {"rows": "1"})
-    assert adapter.newest(tmp_path, {"rows": "1"}).name == "checkpoint-1000"
-    (tmp_path / "checkpoint-1000" / adapter.SEAL).unlink()
+        checkpoints.seal(folder, {"rows": "1"})
+    assert checkpoints.newest(tmp_path, {"rows": "1"}).name == "checkpoint-1000"
+    (tmp_path / "checkpoint-1000" / checkpoints.SEAL).unlink()
     (tmp_path / "checkpoint-200" / "weights").unlink()
-    assert adapter.newest(tmp_path, {"rows": "1"}).name == "checkpoint-50"
-    assert adapter.newest(tmp_path / "none", {"rows": "1"}) is None
+    assert checkpoints.newest(tmp_path, {"rows": "1"}).name == "checkpoint-50"
+    assert checkpoints.newest(tmp_path / "none", {"rows": "1"}) is None
     with pytest.raises(schema.Failure, match="other rows"):
-        adapter.newest(tmp_path, {"rows": "2"})
+        checkpoints.newest(tmp_path, {"rows": "2"})
 
 
 def test_a_local_model_folder_is_trained_without_the_network(run, trained, data, tmp_path):
