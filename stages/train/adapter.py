@@ -44,7 +44,7 @@ class Job(NamedTuple):
         return self.config.training.method == "full"
 
 
-def identity(job: Job) -> dict[str, str]:
+def identity(job: Job, processes: int) -> dict[str, str]:
     """What must be equal for a checkpoint to be continued, under names that people understand."""
     training = {name: value for name, value in msgspec.to_builtins(job.config.training).items() if name not in FREE}
     base = [checkpoints.digest(path) for path in sorted(job.base.glob("*.safetensors"))]
@@ -52,6 +52,7 @@ def identity(job: Job) -> dict[str, str]:
         "rows": [[row.ids, row.prompt] for row in [*job.rows, *job.held_out]],
         "settings": [training, msgspec.to_builtins(job.config.lora), job.dtype],
         "base model": base,
+        "number of processes": processes,
     }
     return {name: schema.sha256(schema.canonical(part)) for name, part in parts.items()}
 
@@ -69,7 +70,7 @@ def train(model: PreTrainedModel, job: Job, folder: Path, team: machine.Team, *,
     from transformers import PrinterCallback
     from trl import SFTTrainer
 
-    told, run = job.config.training, identity(job)
+    told, run = job.config.training, identity(job, team.size)
     start = checkpoints.newest(folder, run) if resume else None
     team.wait()
     if not start and team.is_first:
@@ -77,13 +78,16 @@ def train(model: PreTrainedModel, job: Job, folder: Path, team: machine.Team, *,
     _settle_reports(told.report_to, folder.parent)
     trainer = SFTTrainer(
         model=model,
-        args=_arguments(job, folder),
+        args=_arguments(job, folder, use_cpu=team.is_on_cpus()),
         train_dataset=_dataset(job.rows),
         eval_dataset=_dataset(job.held_out) if job.held_out else None,
         processing_class=job.speaker.tokenizer,
         peft_config=None if job.is_full else _lora(job.config.lora),
     )
-    _say_size(trainer.model, job, folder)
+    team.count(trainer.accelerator.num_processes)
+    _say_size(trainer.model, job)
+    if team.is_first:
+        machine.check_disk(folder, trained_weights(trainer.model), told.keep_checkpoints)
     losses = RowLosses(job.rows)
     losses.listen(trainer.model)
     if start:
@@ -125,12 +129,14 @@ def _dataset(rows: Sequence[Row]) -> Dataset:
     return Dataset.from_list([{"input_ids": row.ids, "labels": row.labels} for row in rows])
 
 
-def _arguments(job: Job, folder: Path) -> SFTConfig:
+def _arguments(job: Job, folder: Path, *, use_cpu: bool) -> SFTConfig:
     from trl import SFTConfig
 
     told = job.config.training
     return SFTConfig(
         output_dir=str(folder),
+        use_cpu=use_cpu,
+        ddp_find_unused_parameters=False,
         num_train_epochs=told.epochs,
         max_steps=told.max_steps or -1,
         learning_rate=told.lr,
@@ -174,16 +180,20 @@ def _lora(told: Lora) -> LoraConfig:
     )
 
 
-def _say_size(model: Any, job: Job, job_folder: Path) -> None:
-    total = sum(weight.numel() for weight in model.parameters())
-    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+def trained_weights(model: Any) -> int:
+    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+
+
+def _say_size(model: Any, job: Job) -> None:
+    trained = trained_weights(model)
+    # Two weights of 4 bits lie in one number; peft knows where.
+    total = trained if job.is_full else model.get_nb_trainable_parameters()[1]
     tokens = sum(row.answer for row in job.rows)
     schema.log(
         f"train: {trained:,} of {total:,} weights are trained ({trained / total:.2%}) in {job.dtype} "
         f"on {model.device}, on {len(job.rows):,} rows with {tokens:,} tokens of answers"
     )
     machine.say_memory(model, job.rows, job.config)
-    machine.check_disk(job_folder, trained, job.config.training.keep_checkpoints)
 
 
 # --- the result -------------------------------------------------------------------------------------------------------

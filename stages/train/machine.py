@@ -42,10 +42,19 @@ class Team:
             return
         from accelerate import PartialState
 
-        state = PartialState()
-        if state.num_processes != self.size:
-            raise schema.Failure(f"WORLD_SIZE={self.size} in the environment, but {state.num_processes} processes met")
+        state = PartialState(cpu=self.is_on_cpus())
+        self.count(state.num_processes)
         schema.log(f"train: {self.size} processes, the gradients are averaged over them ({state.backend})")
+
+    def is_on_cpus(self) -> bool:
+        """Several processes on CPUs; unless they are told so, the libraries start each of them alone."""
+        import torch
+
+        return self.size > 1 and not torch.accelerator.is_available()
+
+    def count(self, found: int) -> None:
+        if found != self.size:
+            raise schema.Failure(f"WORLD_SIZE={self.size} in the environment, but the training has {found} processes")
 
     def wait(self) -> None:
         if self.size > 1:
