@@ -80,11 +80,10 @@ def write_records_of_the_run(done: adapter.Done, config: Config, output: Path) -
     done.losses.save(output / losses.FILE)
 
 
-def write_ledger(source: Source, prepared: Prepared, taken: Intake, config: Config) -> None:
+def write_ledger(source: Source, prepared: Prepared, taken: Intake, config: Config, result: Path) -> None:
     output = source.output
     kept, rejected = len(prepared.train) + len(prepared.held_out), taken.reasons.total()
-    result = output / ("model" if config.training.method == "full" else "adapter")
-    known = [output / name for name in ("config.yaml", METRICS, losses.FILE, CURVES)]
+    known = [output / name for name in ("config.yaml", METRICS, losses.FILE, CURVES) if result.name != "mlx"]
     schema.write_ledger(
         output / LEDGER,
         stage="train",
@@ -225,7 +224,8 @@ def train_all(sources: Sequence[Source], config: Config, output: Path, team: mac
             train_one(part, base, config, source.output, team, resume=resume)
     if team.is_first:
         for source, part, taker in zip(sources, prepared, takers, strict=True):
-            write_ledger(source, part, taker, config)
+            result = source.output / ("model" if config.training.method == "full" else "adapter")
+            write_ledger(source, part, taker, config, result)
 
 
 def hand_to_mlx(sources: Sequence[Source], config: Config, output: Path) -> None:
@@ -236,9 +236,11 @@ def hand_to_mlx(sources: Sequence[Source], config: Config, output: Path) -> None
     base = (
         str(base_folder(every, prepared[0].speaker, config, output)) if is_tiny else models.hub_name(config.model.name)
     )
-    for source, part in zip(sources, prepared, strict=True):
+    for source, part, taker in zip(sources, prepared, takers, strict=True):
         folder = source.output / "mlx"
-        mlx.run(mlx.write(part, base, config, folder), folder)
+        command = mlx.write(part, base, config, folder)
+        write_ledger(source, part, taker, config, folder)
+        mlx.run(command, folder)
 
 
 @cli.command()

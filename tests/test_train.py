@@ -29,7 +29,7 @@ LONG = "Draw it slowly, and then say in many words what it is that was drawn and
 # Importing torch, transformers and trl costs more than each of these trainings: one process does it, and each run is
 # a fork of that process. One run of the tests is a process of its own, as a user would start it.
 SERVER = """
-import json, os, runpy, sys
+import json, os, resource, runpy, sys
 sys.path.insert(0, {root!r})
 import datasets, peft, transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -42,6 +42,9 @@ for line in sys.stdin:
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
         continue
     os.chdir(job["cwd"])
+    os.environ.update(job["env"])
+    if job["largest"]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job["largest"], job["largest"]))
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(job[name], os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
     sys.argv = [{train!r}, *job["arguments"]]
@@ -69,8 +72,8 @@ def run(tmp_path_factory):
     )
     assert server.stdout.readline() == "ready\n"
 
-    def start(*arguments, cwd, check=0, watch=None):
-        job = {"arguments": [str(word) for word in arguments], "cwd": str(cwd)}
+    def start(*arguments, cwd, check=0, watch=None, env=None, largest=0):
+        job = {"arguments": [str(word) for word in arguments], "cwd": str(cwd), "env": env or {}, "largest": largest}
         job |= {name: str(home / name) for name in ("out", "err")}
         server.stdin.write(json.dumps(job) + "\n")
         server.stdin.flush()
@@ -222,7 +225,12 @@ TEMPLATES = {
     "no_end_token": "{% for m in messages %}{{ m['content'] }}{% endfor %}",
     "prompt_not_prefix": "{{ messages | length }}{% for m in messages %}{{ m['content'] }}<|im_end|>{% endfor %}",
     "nothing_trained": "{% for m in messages %}{{ m['content'] if m['role'] == 'user' }}<|im_end|>{% endfor %}",
-    "double_bos": "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}",
+    "prompt_trained": "{% for m in messages %}{% if m['role'] == 'assistant' %}Reply: {% endif %}{{ m['content'] }}"
+    "{% if m['role'] == 'assistant' %}<|im_end|>{% endif %}{% endfor %}",
+    "answer_changed": "{% for m in messages %}{{ m['content'][:40] }}"
+    "{% if m['role'] == 'assistant' %}<|im_end|>{% endif %}{% endfor %}",
+    "double_bos": "<|im_start|><|im_start|>{% for m in messages %}{{ m['content'] }}"
+    "{% if m['role'] == 'assistant' %}<|im_end|>{% endif %}{% endfor %}",
 }
 
 
@@ -283,6 +291,7 @@ def test_inspect_shows_lengths_and_marks_what_is_trained(run, data, tmp_path):
     assert re.search(r"tokens +p50 +p90 +p95 +p99 +max", done.out)
     assert "24 rows, 0 of them longer than 1,024 tokens" in done.out
     assert "1 rows can not be trained on: needs_description" in done.out
+    assert re.search(r"packed: 24 rows fill \d sequences of 1,024 tokens to [\d.]+%", done.out)
     shown = done.out.split("\nrow 2:")[0].split("\nrow 1:")[1]
     assert "[" not in shown.split("assistant\\n")[0].split("\n", 1)[1]
     assert shown.rstrip().endswith("[<|im_end|>]") and done.out.count("[<|im_end|>]") == 2
@@ -329,14 +338,14 @@ def test_the_same_run_gives_the_same_bytes(run, trained, data, tmp_path):
         assert digest(tmp_path / "runs" / "a" / name) == digest(trained.output / name), name
 
 
-def kill_at(seal):
+def kill_at(seal, sent=signal.SIGKILL):
     """Kill the run without mercy as soon as a checkpoint is whole."""
 
     def watch(pid):
         end = time.monotonic() + 120
         while not seal.exists() and time.monotonic() < end:
             time.sleep(0.005)
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, sent)
 
     return watch
 
@@ -347,8 +356,9 @@ def test_a_killed_run_leaves_no_half_adapter_and_resumes_to_the_same_bytes(run, 
     command = (*sides, *QUICK, *WHOLE, "--accumulation", 1, "--max-steps", 7)
     run(*command, "--output", "runs/whole", cwd=tmp_path)
     output = tmp_path / "runs" / "a"
-    seal = output / "checkpoints" / "checkpoint-2" / checkpoints.SEAL
-    run(*command, "--output", "runs/a", cwd=tmp_path, check=-9, watch=kill_at(seal))
+    for step, how in ((2, []), (4, ["--resume"]), (5, ["--resume"])):
+        seal = output / "checkpoints" / f"checkpoint-{step}" / checkpoints.SEAL
+        run(*command, *how, "--output", "runs/a", cwd=tmp_path, check=-9, watch=kill_at(seal))
     assert not (output / "adapter").exists() and not (output / "ledger.json").exists()
 
     newest = max((output / "checkpoints").glob("checkpoint-*"), key=checkpoints.step_of)
@@ -358,7 +368,8 @@ def test_a_killed_run_leaves_no_half_adapter_and_resumes_to_the_same_bytes(run, 
     done = run(*command, "--output", "runs/a", "--resume", cwd=tmp_path)
     assert "checkpoint-1000 is skipped: " in done.err and "going on from runs/a/checkpoints/checkpoint-" in done.err
     assert "base is used again" in done.err
-    for name in ("adapter/adapter_model.safetensors", "metrics.jsonl"):
+    # losses.jsonl holds the ids of the rows of every step
+    for name in ("adapter/adapter_model.safetensors", "metrics.jsonl", "losses.jsonl"):
         assert digest(output / name) == digest(tmp_path / "runs" / "whole" / name), name
 
     other = run(*command, "--output", "runs/a", "--resume", "--lr", 5e-4, cwd=tmp_path, check=1)
@@ -395,7 +406,12 @@ def test_packed_rows_learn_what_unpacked_rows_learn(run, trained, data, tmp_path
     run(*sides, "--output", "one", "--batch-size", 4, cwd=tmp_path)
     run(*sides, "--output", "packed", "--packing", cwd=tmp_path)
     plain, packed = (read_rows(tmp_path / name / "metrics.jsonl")[0]["loss"] for name in ("one", "packed"))
-    assert packed == pytest.approx(plain, rel=1e-4)
+    assert packed == pytest.approx(plain, rel=1e-5)
+    one, other = (
+        sorted((line["id"], line["tokens"]) for line in read_rows(tmp_path / name / "losses.jsonl"))
+        for name in ("one", "packed")
+    )
+    assert one == other and len(one) == 4
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------

@@ -112,12 +112,19 @@ def from_mlx(tree: dict[str, Any], place: str) -> Tree:
             found.setdefault(section, {})[leaf] = flat[name]
     told = found["training"]
     try:
-        told["max_steps"] = max(1, int(told["max_steps"]) // int(told["accumulation"])) if "max_steps" in told else None
+        for name in {"max_steps", "eval_steps", "save_steps"} & told.keys():
+            told[name] = max(1, int(told[name]) // int(told["accumulation"]))
         found.setdefault("lora", {})["alpha"] = round(float(flat.get("scale", 20.0)) * int(flat.get("rank", 8)))
         found["lora"].setdefault("r", 8)
     except (TypeError, ValueError) as error:
         raise click.UsageError(f"{place}: iters, scale and rank are numbers: {error}") from None
-    unread = sorted(set(flat) - set(MLX) - {"scale", "lora_parameters", "train", "test", "data", "adapter_path"})
+    if flat.get("num_layers", -1) != -1:
+        schema.log(f"train: {place}: num_layers {flat['num_layers']} is not kept, every layer is trained here")
+    unread = sorted(
+        set(flat)
+        - set(MLX)
+        - {"scale", "lora_parameters", "train", "test", "data", "adapter_path", "num_layers", "mask_prompt"}
+    )
     if unread:
         schema.log(f"train: {place}: mlx settings that have no counterpart here: {', '.join(unread)}")
     return found
