@@ -155,6 +155,7 @@ def _arguments(job: Job, folder: Path, *, use_cpu: bool) -> SFTConfig:
         max_length=job.config.data.max_length if told.packing else None,
         packing=told.packing,
         seed=told.seed,
+        logging_nan_inf_filter=False,  # it would show the loss of the step before instead
         logging_steps=1,  # a mean over several steps would come out otherwise after a resume between them
         save_strategy="no",  # the reporter says when, for both: see there
         eval_strategy="no",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+import msgspec
 
 import schema
 from stages.train import lengths, models, rows, tiny
@@ -48,7 +49,12 @@ class Intake:
 
 
 def _name(item: Any, line: int | None) -> str:
-    """The id of a record; what is no record is known by its line."""
+    """The id of a record, or of what should have been one; else its line."""
+    if not isinstance(item, dict):
+        try:
+            item = msgspec.json.decode(item.text["raw"])
+        except (AttributeError, KeyError, TypeError, msgspec.DecodeError):
+            item = None
     metadata = item.get("metadata") if isinstance(item, dict) else None
     if isinstance(metadata, dict) and "id" in metadata:
         return str(metadata["id"])[:16]
