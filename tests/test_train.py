@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import click
@@ -21,7 +22,7 @@ import pytest
 from conftest import CLEAN, ROOT, read_rows, record, run_script, write_rows
 
 import schema
-from stages.train import checkpoints, lengths, packing, rows, settings, tiny
+from stages.train import checkpoints, lengths, packing, rows, settings, templates, tiny
 
 TRAIN = ROOT / "train.py"
 QUICK = ("--tiny-steps", 3, "--tiny-vocab-size", 400, "--tiny-layers", 1, "--tiny-feed-forward", 256)
@@ -242,6 +243,35 @@ def test_a_template_that_would_ruin_the_training_is_named(speaker, code, templat
     tokenizer.chat_template, tokenizer.bos_token = template, "<|im_start|>"
     fault = rows.encode(speaker._replace(tokenizer=tokenizer), record(3))
     assert isinstance(fault, schema.Fault) and fault.code == code
+
+
+ENDS = {"llama3_2": "<|eot_id|>", "gemma": "<end_of_turn>", "gemma3": "<end_of_turn>", "phi3": "<|end|>"}
+REAL = (*ENDS, "llama3", "qwen2_5", "qwen3", "qwen3_5_think", "lfm2_v2", "lfm2_2_5_v2")
+
+
+@pytest.mark.parametrize("system", [{}, {"system": "Be brief."}], ids=["without", "with a system message"])
+@pytest.mark.parametrize("family", REAL)
+def test_the_templates_of_real_families_train_the_answer_and_its_end(speaker, family, system):
+    """The templates are those that trl carries; the tokenizer is ours, with their end token."""
+    folder = Path(importlib.util.find_spec("trl").origin).parent / "chat_templates"
+    tokenizer = copy.deepcopy(speaker.tokenizer)
+    end = ENDS.get(family, "<|eot_id|>" if "llama" in family else "<|im_end|>")
+    tokenizer.add_special_tokens({"eos_token": end, "bos_token": "<bos>"})
+    tokenizer.chat_template = templates.without_today((folder / f"{family}.jinja").read_text("utf-8"))[0]
+    told = rows.Speaker(tokenizer, frozenset({tokenizer.eos_token_id}))
+    row = rows.encode(told, schema.adopt(record(3, metadata=system)))
+    trained = tokenizer.decode(row.ids[row.prompt :])
+    assert re.fullmatch(
+        r"(<think>)?\s*(</think>)?\s*" + re.escape(record(3)["code"].strip() + end), trained.replace("\n" + end, end)
+    )
+    prompt = tokenizer.decode(row.ids[: row.prompt])
+    assert record(3)["description"] in prompt and prompt.count("Be brief.") == len(system)
+
+
+def test_a_template_that_writes_the_date_of_today_writes_one_date_for_ever():
+    fixed, was_dated = templates.without_today("{{ strftime_now( '%d %b %Y' ) }}{{ strftime_now is defined }}")
+    assert was_dated and fixed == '{{ "01 Jan 2026" }}{{ strftime_now is defined }}'
+    assert templates.without_today("{{ messages }}") == ("{{ messages }}", False)
 
 
 def test_a_rows_own_system_text_is_part_of_the_prompt(speaker):
@@ -485,7 +515,20 @@ def test_one_command_trains_one_adapter_for_each_persona_on_one_base(run, tmp_pa
     for position, name in enumerate(("eli5", "intuitive")):
         rows_of = [record(number + 6 * position) for number in range(6)]
         write_rows(tmp_path / "personas" / f"{name}.jsonl", rows_of)
-    run("--data", "personas", "--adapters", "eli5,intuitive", "--output", "p", *QUICK, "--max-steps", 1, "--warmup", 0, cwd=tmp_path)
+    run(
+        "--data",
+        "personas",
+        "--adapters",
+        "eli5,intuitive",
+        "--output",
+        "p",
+        *QUICK,
+        "--max-steps",
+        1,
+        "--warmup",
+        0,
+        cwd=tmp_path,
+    )
     weights = {digest(tmp_path / "p" / name / "adapter/adapter_model.safetensors") for name in ("eli5", "intuitive")}
     assert len(weights) == 2
     for name in ("eli5", "intuitive"):

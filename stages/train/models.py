@@ -153,6 +153,10 @@ def _settle_template(tokenizer: PreTrainedTokenizerBase, folder: Path, wanted: s
     elif tokenizer.chat_template is None:
         name, tokenizer.chat_template = templates.of_family(folder, tokenizer.get_vocab())
         schema.log(f"train: {folder} has no chat template; the one called {name} is used and saved with the adapter")
+    if isinstance(tokenizer.chat_template, str):
+        tokenizer.chat_template, was_dated = templates.without_today(tokenizer.chat_template)
+        if was_dated:
+            schema.log(f"train: the chat template writes today's date; here it is always {templates.TODAY:%d %b %Y}")
 
 
 def _settle_pad_token(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

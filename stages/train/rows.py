@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import schema
@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # what torch's losses call "no label"
-# What a template says is the date of today shall not change a training from one day to the next.
-TODAY = datetime(2026, 1, 1)
-_THOUGHT = re.compile(r"<think>\s*</think>\s*")
+_THOUGHT = re.compile(r"\A\s*(<think>)?\s*</think>\s*")
 
 
 class Wording(NamedTuple):
@@ -72,15 +70,22 @@ def usable(path: str, reject: schema.Reject, *, whole_text: bool = False) -> Ite
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], *, ask: bool) -> str:
+    """A conversation as text; a template that knows no system message gets it in front of the request."""
     from jinja2 import TemplateError
 
     try:
-        text = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=ask, tokenize=False, strftime_now=TODAY.strftime
-        )
-    except TemplateError as error:
+        return str(tokenizer.apply_chat_template(messages, add_generation_prompt=ask, tokenize=False))
+    except (TemplateError, TypeError) as error:
+        if messages[0]["role"] == "system":
+            asked = {**messages[1], "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
+            _say_once("train: the chat template has no place for a system message; it stands before the request")
+            return render(tokenizer, [asked, *messages[2:]], ask=ask)
         raise schema.Failure(f"{tokenizer.name_or_path}: its chat template does not render: {error}") from None
-    return str(text)
+
+
+@cache
+def _say_once(message: str) -> None:
+    schema.log(message)
 
 
 def question_of(record: schema.Record, wording: Wording) -> list[dict[str, str]]:
@@ -110,11 +115,27 @@ def encode(speaker: Speaker, record: schema.Record) -> Row | schema.Fault:
         question[-1] = {"role": "user", "content": record["description"]}
     asked = render(tokenizer, question, ask=True)
     told = render(tokenizer, [*question, {"role": "assistant", "content": reply}], ask=False)
-    prompt, whole = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (asked, told))
-    if whole[: len(prompt)] != prompt:
-        return schema.Fault("prompt_not_prefix", "the chat template renders the prompt otherwise before an answer")
+    ids = _prompt_and_whole(tokenizer, asked, told)
+    if isinstance(ids, schema.Fault):
+        return ids
+    prompt, whole = ids
     row = _checked(speaker, record, len(prompt), whole)
     return row if isinstance(row, schema.Fault) else _more_than_the_answer(told[len(asked) :], reply) or row
+
+
+def _prompt_and_whole(
+    tokenizer: PreTrainedTokenizerBase, asked: str, told: str
+) -> tuple[list[int], list[int]] | schema.Fault:
+    prompt, whole = (list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in (asked, told))
+    if whole[: len(prompt)] == prompt:
+        return prompt, whole
+    if told.startswith(asked):
+        # One token stands across the seam. At work the prompt ends at it, so it has to end there here, too.
+        parted = prompt + list(tokenizer(told[len(asked) :], add_special_tokens=False)["input_ids"])
+        if tokenizer.decode(parted) == tokenizer.decode(whole):
+            return prompt, parted
+    message = "the chat template renders the prompt otherwise before an answer; --template names another"
+    return schema.Fault("prompt_not_prefix", message)
 
 
 def _more_than_the_answer(trained: str, reply: str) -> schema.Fault | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
+TODAY = datetime(2026, 1, 1)
 REQUEST = ("instruction", "input", "question", "description", "prompt", "request")
 ANSWER = ("output", "response", "answer", "code", "completion")
 _START = "{{ bos_token or '' }}{% for message in messages %}"
@@ -73,6 +75,13 @@ def of_family(folder: Path, vocabulary: dict[str, int]) -> tuple[str, str]:
         if word in called and all(token in vocabulary for token in NEEDS.get(name, ())):
             return name, NAMED[name]
     return "plain", NAMED["plain"]
+
+
+def without_today(template: str) -> tuple[str, bool]:
+    """The template with one date for ever, and whether it had asked for today's: else each day trains another text."""
+    pattern = r"""strftime_now\(\s*(['"])(.*?)\1\s*\)"""
+    fixed = re.sub(pattern, lambda match: json.dumps(TODAY.strftime(match[2])), template)
+    return fixed, fixed != template
 
 
 def find(name: str) -> str:
