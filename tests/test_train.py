@@ -68,7 +68,7 @@ def run(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     server = subprocess.Popen(
         [sys.executable, "-c", SERVER.format(root=str(ROOT), train=str(TRAIN))],
-        env=CLEAN | {"HOME": str(home), "PYTHONHASHSEED": "1"},
+        env=CLEAN | {"HOME": str(home), "PYTHONHASHSEED": "1", "PYTHONPATH": os.environ.get("PYTHONPATH", "")},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
