@@ -1,8 +1,8 @@
 """The layers of the sandbox: what a process takes from itself before it runs the program of a stranger.
 
 `close_in` is for a server, once: a view of the machine with nothing but the folders that Python and Manim need, no
-network, no way back to root. `isolate` and `confine` are for each run: process numbers and a work folder of its own in
-memory, limits, no rights, Landlock. Only system calls, no package; Linux alone has them.
+network, no other process, no way back to root. `fork_alone`, `isolate` and `confine` are for each run: process numbers
+and a work folder of its own in memory, no rights, limits, Landlock. Only system calls, no package; Linux alone has them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SYSTEM = (
 )
 _NEW = {"mounts": 0x20000, "host name": 0x4000000, "ipc": 0x8000000, "user": 0x10000000}
 _NEW |= {"processes": 0x20000000, "network": 0x40000000}
-_APART = ("user", "mounts", "network", "host name")
+_APART = ("user", "mounts", "network", "host name", "processes")
 _READ_ONLY, _NO_SUID, _NO_DEVICES, _BIND, _RECURSIVE, _PRIVATE = 1, 2, 4, 0x1000, 0x4000, 0x40000
 _AT_RECURSIVE = 0x8000
 _DETACH = 2
@@ -56,27 +56,43 @@ class Limits(NamedTuple):
         return 4 * self.cpu_s
 
 
-def close_in(readable: list[str]) -> list[str]:
-    """Leave the machine's files, network and users behind for good; the names of the layers that are now on."""
-    numbers = os.open("/proc/self", os.O_RDONLY)
+def close_in(readable: list[str]) -> int:
+    """Leave the machine behind for good. Returns in a new process; the old one only waits for it.
+
+    The number is the open file that `fork_alone` needs.
+    """
+    proc = os.open("/proc", os.O_RDONLY)  # soon out of sight
     if os.geteuid() == 0:
         # Only real root may show others a Python that lies in root's own folder, so the view comes first.
         _unshare("mounts")
         _see_only(readable)
-        layers = drop_root()
-        _become_apart(numbers)
+        drop_root()
+        _become_apart(proc)
     else:
-        layers = []
-        _become_apart(numbers)
+        _become_apart(proc)
         _see_only(readable)
     _mount("tmpfs", SCENE, "tmpfs", _NO_SUID | _NO_DEVICES, _DISK)  # Manim writes files even where it only warms up
     os.chdir(SCENE)
-    return [*layers, *_APART]
+    if child := os.fork():
+        os.closerange(0, 1 << 16)  # whoever listens to the server must hear when it is gone
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 127)
+    _libc().prctl(_DIE_WITH_PARENT, 9, 0, 0, 0)
+    own = os.open("self/ns/pid", os.O_RDONLY, dir_fd=proc)
+    os.close(proc)
+    return own
+
+
+def fork_alone(own: int) -> int:
+    """A fork that is the first of its own processes: it sees no other, and all that it starts ends with it."""
+    _unshare("processes")
+    if child := os.fork():
+        _check(_libc().setns(own, _NEW["processes"]), "setns")  # so that the next one can have its own as well
+    return child
 
 
 def isolate() -> None:
-    """Before the fork of a run: the child will be alone among processes, with an empty folder in memory."""
-    _unshare("processes", "ipc", "mounts")
+    """In the child: an empty folder in memory, which nobody else sees."""
+    _unshare("ipc", "mounts")
     _mount("tmpfs", SCENE, "tmpfs", _NO_SUID | _NO_DEVICES, _DISK)
 
 
@@ -89,15 +105,12 @@ def confine(limits: Limits, readable: list[str], writable: list[str]) -> None:
     _landlock(readable, writable)
 
 
-def drop_root() -> list[str]:
+def drop_root() -> None:
     """Root ignores some limits and owns too much: go on as nobody."""
-    if os.geteuid() != 0:
-        return []
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
     _libc().prctl(_DUMPABLE, 1, 0, 0, 0)  # without it /proc/self belongs to root, and no map can be written
-    return ["no root"]
 
 
 def landlock_version() -> int:
@@ -172,10 +185,9 @@ def _become_apart(proc: int) -> None:
     user, group = os.getuid(), os.getgid()
     _unshare(*_APART)
     for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
-        file = os.open(name, os.O_WRONLY, dir_fd=proc)
+        file = os.open(f"self/{name}", os.O_WRONLY, dir_fd=proc)
         os.write(file, text.encode())
         os.close(file)
-    os.close(proc)
 
 
 def _mount(source: str | None, target: str, kind: str | None, flags: int, options: str | None = None) -> None:

@@ -5,8 +5,8 @@
 In    standard input: one JSON line with the wish, then one JSON line for each job
 Out   standard output: one JSON line each, first what the server is; with `picture` bytes of PNG after the line
 
-Three processes for each job: the server; a keeper that holds the clock and is out of the program's reach; and the
-program itself, first and last of its own processes, so that all it starts ends with it.
+Each program is the first and last of its own processes, so that all it starts ends with it; the server holds the clock
+and is out of its reach.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import resource
 import select
 import shutil
 import signal
@@ -30,6 +29,7 @@ from stages.filter_quality.render.layers import SCENE, Limits
 from stages.filter_quality.render.verdicts import End, Verdict, verdict
 
 _MOST_BYTES = 64 << 20
+_NOT_STARTED = 113  # the sandbox itself failed
 _CANARY = """import wave
 from manim import *
 class Canary(Scene):
@@ -44,7 +44,7 @@ class Place(NamedTuple):
     limits: Limits
     readable: list[str]
     folder: str
-    layers: list[str]  # empty without namespaces
+    own: int | None  # None without namespaces
 
 
 class Refused(Exception):
@@ -85,7 +85,7 @@ def _settle(limits: Limits, *, unsafe: bool) -> Place:
     if os.geteuid() == 0:
         os.chown(folder, layers.NOBODY, layers.NOBODY)
         layers.drop_root()
-    return Place(limits, readable, folder, [])
+    return Place(limits, readable, folder, None)
 
 
 def _tried(readable: list[str]) -> str:
@@ -122,76 +122,53 @@ def _hello(place: Place, jobs: int) -> dict[str, Any]:
         return {"refused": f"a first scene does not run in the sandbox ({told}); {_way_out(place)}"}
     versions = {name: version(name) for name in ("manim", "numpy", "pillow")}
     versions["python"] = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
-    names = [*place.layers, *(["processes", "ipc"] if place.layers else []), "limits"]
-    landlock = layers.landlock_version()
-    return {"tex": kind, "versions": versions, "layers": names + ([f"Landlock {landlock}"] if landlock else [])}
+    names = ["limits", "namespaces"] if place.own is not None else ["limits"]
+    names += [f"Landlock {landlock}"] if (landlock := layers.landlock_version()) else []
+    return {"tex": kind, "versions": versions, "layers": names}
 
 
 def _way_out(place: Place) -> str:
     return (
         "is the memory limit too low?"
-        if place.layers
+        if place.own is not None
         else f"programs run as nobody, who may not read {sys.base_prefix}: run as an ordinary user, or with a Python "
         "that all may read"
     )
 
 
 def _run(job: dict[str, Any], place: Place, jobs: int) -> tuple[Verdict, bytes, float]:
-    """Run one job and wait for it. The keeper closes its end whatever happens to the program."""
-    read, write = os.pipe()
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if (pid := os.fork()) == 0:
-        try:
-            os.close(read)
-            _keep(job, place, write, jobs)
-        finally:
-            os._exit(1)
-    os.close(write)
-    with os.fdopen(read, "rb") as answer:
-        said = answer.read()
-    os.waitpid(pid, 0)
-    now = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu_s = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
-    header, _, picture = said.partition(b"\n")
-    if not header:
-        return verdict(None, End(-signal.SIGKILL, 0.0, late=False, lost=False), place.limits), b"", cpu_s
-    return json.loads(header), picture, cpu_s
-
-
-def _keep(job: dict[str, Any], place: Place, write: int, jobs: int) -> None:
-    """The keeper: start the program, end it at its time or with the server, say what became of it."""
-    os.setsid()
-    if place.layers:
-        layers.isolate()
+    """Start one program, end it at its time or when nobody waits for it any more, say what became of it."""
     nonce = os.urandom(16).hex()
     answers, answer = os.pipe()
-    if (pid := os.fork()) == 0:
+    pid = os.fork() if place.own is None else layers.fork_alone(place.own)
+    if pid == 0:
         try:
-            child.detach(answer)
             _be_the_program(job, place, answer, nonce)
         finally:
-            os._exit(1)
+            os._exit(_NOT_STARTED)
     os.close(answer)
     said, late = _wait(pid, answers, jobs, place.limits.wall_s)
+    os.close(answers)
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    if not place.layers:
-        with suppress(ProcessLookupError):
+        if place.own is None:
             os.killpg(pid, signal.SIGKILL)
     _, status, usage = os.wait4(pid, 0)
     facts, picture = _read(said, nonce)
     cpu_s = usage.ru_utime + usage.ru_stime
     lost = facts is None and bool(said)
     end = End(os.waitstatus_to_exitcode(status), cpu_s, late=late and facts is None, lost=lost)
-    if not place.layers:
+    if place.own is None:
         _empty(place.folder)
-    with os.fdopen(write, "wb") as file:
-        file.write(json.dumps(verdict(facts, end, place.limits)).encode() + b"\n" + picture)
+    return verdict(facts, end, place.limits), picture, cpu_s
 
 
 def _be_the_program(job: dict[str, Any], place: Place, answer: int, nonce: str) -> None:
-    if not place.layers:
+    child.detach(answer)
+    if place.own is None:
         os.setsid()
+    else:
+        layers.isolate()
     os.chdir(place.folder)
     layers.confine(place.limits, place.readable, [place.folder, "/dev/null"])
     facts, picture = child.run(job, place.folder)
@@ -218,10 +195,9 @@ def _wait(pid: int, answers: int, jobs: int, seconds: int) -> tuple[bytes, bool]
                 break
             if not piece:
                 poll.unregister(answers)
-        elif process in ready:
-            return bytes(said), False
-        elif jobs in ready:
+        elif process in ready or jobs in ready:
             break
+    os.close(process)
     return bytes(said), left <= 0
 
 
