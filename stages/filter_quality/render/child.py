@@ -49,16 +49,22 @@ def run(job: dict[str, Any], folder: str) -> tuple[Answer, bytes]:
     return answer, picture
 
 
-def warm_up() -> None:
-    """What nearly every scene needs first: the fonts, and the modules that Manim imports late."""
+def warm_up(folder: str) -> None:
+    """Load, in the server, what scenes load late (fonts, progress bars, SVG), by rendering one of our own."""
     import logging
 
     import manim
     import scipy.interpolate  # noqa: F401
 
+    class Warm(manim.Scene):  # type: ignore[misc]
+        def construct(self) -> None:
+            self.play(manim.Write(manim.Text("warm")), manim.Create(manim.Circle()))
+
     logging.disable(logging.CRITICAL)
     manim.config.verbosity = "CRITICAL"
-    manim.Text("warm")
+    job = {"level": "check", "frame": True}
+    _prepare(job, folder)
+    _render(Warm, job)
 
 
 def _prepare(job: dict[str, Any], folder: str) -> None:
@@ -74,9 +80,8 @@ def _prepare(job: dict[str, Any], folder: str) -> None:
     config.frame_rate = 5 if job["level"] == "sampled" else 15
     small = job["level"] in ("check", "sampled") and not job["frame"]
     config.pixel_width, config.pixel_height = _TINY if small else _LEGIBLE
-    if job["level"] in ("check", "sampled"):
-        config.dry_run = True
-    elif job["level"] == "last":
+    config.dry_run = job["level"] in ("check", "sampled")
+    if job["level"] == "last":
         config.format = "png"
     random.seed(0)
     numpy.random.seed(0)

@@ -2,7 +2,7 @@
 
 `close_in` is for a server, once: a view of the machine with nothing but the folders that Python and Manim need, no
 network, no other process, no way back to root. `fork_alone`, `isolate` and `confine` are for each run: process numbers
-and a work folder of its own in memory, no rights, limits, Landlock. Only system calls, no package; Linux alone has them.
+and a work folder of its own in memory, no rights, limits, Landlock. Only system calls; Linux alone has them.
 """
 
 from __future__ import annotations

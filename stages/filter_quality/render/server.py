@@ -110,7 +110,7 @@ def _hello(place: Place, jobs: int) -> dict[str, Any]:
 
     os.environ.update(HOME=place.folder, TMPDIR=place.folder)
     try:
-        child.warm_up()
+        child.warm_up(place.folder)
     except (ImportError, OSError) as error:
         return {"refused": f"Manim does not load: {error}"}
     gc.collect()
@@ -165,9 +165,8 @@ def _run(job: dict[str, Any], place: Place, jobs: int) -> tuple[Verdict, bytes, 
 
 def _be_the_program(job: dict[str, Any], place: Place, answer: int, nonce: str) -> None:
     child.detach(answer)
-    if place.own is None:
-        os.setsid()
-    else:
+    os.setsid()  # a signal to its own group must not reach the server
+    if place.own is not None:
         layers.isolate()
     os.chdir(place.folder)
     layers.confine(place.limits, place.readable, [place.folder, "/dev/null"])
