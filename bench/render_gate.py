@@ -2,10 +2,10 @@
 
     python bench/render_gate.py [--input FILE] [--scenes 30] [--agree 0]
 
-Each scene of FILE (default: scenes of our own) is rendered by `manim render -s -ql`, a new process each time, and by one
-server of the gate at each level, in the same run. Printed are the CPU seconds of each way, all processes included, the
-scenes per CPU-second and their ratio to the command line; and, for --agree N scenes, at which of them a level says
-something else than a full film does. --input takes any record file whose programs import Manim.
+Each scene of FILE (default: scenes of our own) is rendered by `manim render -s -ql`, a new process each time, and by
+one server of the gate at each level, in the same run. Printed are the CPU seconds of each way, all processes included,
+the ratio to the command line with and without the start of the server, and, for --agree N scenes, those of which a
+level says something else than a full film does. --input takes any record file whose rows name their scene.
 """
 
 from __future__ import annotations

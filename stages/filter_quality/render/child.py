@@ -77,6 +77,7 @@ def _prepare(job: dict[str, Any], folder: str) -> None:
     config.media_dir = f"{folder}/media"
     config.progress_bar = "none"
     config.disable_caching = True
+    config.seed = 0
     config.frame_rate = 5 if job["level"] == "sampled" else 15
     small = job["level"] in ("check", "sampled") and not job["frame"]
     config.pixel_width, config.pixel_height = _TINY if small else _LEGIBLE

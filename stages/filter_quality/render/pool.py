@@ -195,7 +195,7 @@ class Pool:
 
     def _remember(self, key: str, said: Verdict) -> None:
         if self.wish.cache and (said["ok"] or said["error"]["class"] not in PASSING):
-            _put(Path(self.wish.cache, key[:2], f"{key}.json"), json.dumps(said, sort_keys=True).encode())
+            _put(Path(self.wish.cache, key[:2], f"{key}.json"), json.dumps(said).encode())
 
 
 def _put(path: Path, data: bytes) -> None:

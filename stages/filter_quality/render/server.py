@@ -69,6 +69,8 @@ def main() -> None:
             job = {**json.loads(line), "tex": hello.get("tex")}
             said, picture, cpu_s = _run(job, place, jobs.fileno())
             _reply(replies, {"verdict": said, "cpu_s": round(cpu_s, 3), "picture": len(picture)}, picture)
+    except BrokenPipeError:
+        pass  # whoever asked is gone
     finally:
         if place.folder != SCENE:
             shutil.rmtree(place.folder, ignore_errors=True)
@@ -80,11 +82,12 @@ def _settle(limits: Limits, *, unsafe: bool) -> Place:
     if not (problem := _tried(readable)):
         return Place(limits, ["/"], SCENE, layers.close_in(readable))
     if not unsafe:
-        raise Refused(f"this system allows no namespaces ({problem}), so programs could reach files and the network")
+        raise Refused(f"this system allows no sandbox ({problem}); --unsafe runs the programs without one")
     folder = tempfile.mkdtemp(prefix="linemill-render-")
     if os.geteuid() == 0:
-        os.chown(folder, layers.NOBODY, layers.NOBODY)
-        layers.drop_root()
+        with suppress(OSError):  # in a container root may be the only user there is
+            os.chown(folder, layers.NOBODY, layers.NOBODY)
+            layers.drop_root()
     return Place(limits, readable, folder, None)
 
 

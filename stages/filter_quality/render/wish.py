@@ -54,7 +54,11 @@ def _check_machine(level: str) -> None:
         raise click.UsageError(
             f"--render {level}: the sandbox is made of what Linux has; here only --render static works"
         )
-    if find_spec("manim") is None:
+    try:
+        found = find_spec("manim")
+    except ImportError:  # an import hook that says no says it so
+        found = None
+    if found is None:
         raise click.UsageError(
             f"--render {level} needs the package manim: pip install 'linemill[render]' (docs/faq.md)"
         )
