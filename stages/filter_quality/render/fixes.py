@@ -71,7 +71,9 @@ def _names(code: str) -> str:
     """Names that Manim has changed since; never inside a text, and not when the program defines them itself."""
     if not any(old in code for old in _RENAMED) or not _parses(code):
         return code
-    old = _RENAMED.keys() - Program(code).bound
+    program = Program(code)
+    asked = {each.name for node in program.nodes(ast.ImportFrom) if node.module == "manim" for each in node.names}
+    old = _RENAMED.keys() & (program.undefined() | asked)
     lines = code.split("\n")
     tokens = tokenize.generate_tokens(io.StringIO(code).readline)
     for token in sorted(
