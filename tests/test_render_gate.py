@@ -248,7 +248,7 @@ def attacked(user):
         write_rows(folder / "in.jsonl", rows_of(programs))
         before = set(Path(tempfile.gettempdir()).iterdir())
         options = ["--input", "in.jsonl", "--output", "out.jsonl", "--tag-only", "--render", "check"]
-        options += ["--render-timeout", "1", "--render-memory", "1024", "--workers", "2"]
+        options += ["--render-timeout", "1", "--render-memory", "1024"]
         done = run_as(user, ROOT / "filter_quality.py", *options, env={"LINEMILL_SECRET": "a secret"})
         for door in (server, local):
             with suppress(TimeoutError):
@@ -334,7 +334,7 @@ def test_every_error_has_its_class(tmp_path):
 def test_rows_that_do_not_render_are_rejected_and_the_rest_is_told(tmp_path):
     rows = rows_of([program("self.play(Create(Circle()))\nself.wait()"), program("self.add(Circle(), [][0])")])
     rows += rows_of(["this draws a circle\n" * 5, program("self.wait(1)\nself.add(MathTex('x'))")])
-    gate(tmp_path, rows, "--min-quality", "0.5", "--render", "check", check=0)
+    gate(tmp_path, rows, "--min-quality", "0.5", "--render", "check", "--report", "report.json", check=0)
     first, last = renders(tmp_path)
     facts = {"name": "Example", "plays": 2, "duration": 2.0, "blank": False}
     (scene,) = first["scenes"]
@@ -349,6 +349,9 @@ def test_rows_that_do_not_render_are_rejected_and_the_rest_is_told(tmp_path):
     ledger = json.loads((tmp_path / "out.ledger.json").read_bytes())
     assert ledger["extra"]["render"]["counts"] == {"ok": 2, "other": 1, "rendered": 3}
     assert ledger["options"]["render"] == "check"
+    renders_of = json.loads((tmp_path / "report.json").read_bytes())["renders"]
+    assert renders_of["ok"] == {"kept": 2, "rejected": 0, "examples": []}
+    assert renders_of["other"]["rejected"] == 1 and renders_of["other"]["examples"][0]["type"] == "IndexError"
 
 
 @needs_manim

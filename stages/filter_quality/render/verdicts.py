@@ -59,7 +59,7 @@ def _without_error(answer: dict[str, Any], end: End, limits: Limits) -> tuple[st
         return "no_output", "NoScene", "the program has no scene"
     if end.late:
         return "timeout", "WallTime", f"no end within {limits.wall_s} s"
-    if end.cpu_s >= limits.cpu_s - 0.2 and end.status == -signal.SIGKILL:
+    if end.status == -signal.SIGKILL and end.cpu_s >= limits.cpu_s / 2:
         return "timeout", "CpuTime", f"more than {limits.cpu_s} s of processor time"
     if end.lost:
         return "sandbox", "ForgedResult", "it wrote a result of its own"
