@@ -167,7 +167,7 @@ def load_model(folder: Path) -> PreTrainedModel:
             folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
-        raise schema.Failure(f"{folder}: can not be loaded: {_first_line(error)}") from None
+        raise schema.Failure(f"{folder}: can not be loaded: {first_line(error)}") from None
     if missing := sorted(report["missing_keys"]):
         # The library fills them with random numbers and goes on.
         raise schema.Failure(f"{folder}: {len(missing)} tensors are missing, the first is {missing[0]}")
@@ -181,7 +181,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
-        raise schema.Failure(f"{folder}: its tokenizer can not be loaded: {_first_line(error)}") from None
+        raise schema.Failure(f"{folder}: its tokenizer can not be loaded: {first_line(error)}") from None
 
 
 def attach(model: PreTrainedModel, adapter: Path) -> PeftModel:
@@ -195,7 +195,7 @@ def attach(model: PreTrainedModel, adapter: Path) -> PeftModel:
         # from_pretrained only warns of what did not fit, and a half-placed adapter is a different model.
         result = adapted.load_adapter(adapter, "default", torch_device="cpu")
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise schema.Failure(f"{adapter}: does not fit the base model: {_first_line(error)}") from None
+        raise schema.Failure(f"{adapter}: does not fit the base model: {first_line(error)}") from None
     for names, fault in (
         (result.missing_keys, "lacks"),
         (result.unexpected_keys, "has, but the base has no place for,"),
@@ -206,7 +206,7 @@ def attach(model: PreTrainedModel, adapter: Path) -> PeftModel:
     return adapted
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).split("\n") if line.strip()]
     return lines[0] if lines else type(error).__name__
 
@@ -224,7 +224,7 @@ def probe_ids(folder: Path, model: Any) -> list[list[int]]:
     try:
         return [render(tokenizer, text) for text in PROBES]
     except TemplateError as error:
-        raise schema.Failure(f"{folder}: its chat template does not render: {_first_line(error)}") from None
+        raise schema.Failure(f"{folder}: its chat template does not render: {first_line(error)}") from None
 
 
 def render(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
