@@ -20,7 +20,7 @@ pytest.importorskip("peft", reason="the extra [train] is not installed")
 
 import merge_export
 import schema
-from stages.merge_export import models
+from stages.merge_export import adapters, folders, models
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -322,7 +322,7 @@ def test_the_base_is_found_beside_the_adapter_or_from_the_current_folder(run, tm
     monkeypatch.chdir(tmp_path / "here")
     for name, folder in (("../base", run / "base"), ("base", run / "base"), (str(run / "base"), run / "base"),
                          ("elsewhere", tmp_path / "here" / "elsewhere")):  # fmt: skip
-        found = models.find_base(None, run / "adapter", {"base_model_name_or_path": name})
+        found = adapters.find_base(None, run / "adapter", {"base_model_name_or_path": name})
         assert found.resolve() == folder.resolve()
 
 
@@ -462,7 +462,7 @@ def test_verify_loads_what_it_checks(copy):
     """A file that is as the manifest says may still be no model."""
     (copy / "chat_template.jinja").write_text("{{ nothing.at.all }}")
     manifest = json.loads((copy / "manifest.json").read_text())
-    manifest["files"]["chat_template.jinja"] = merge_export.digest(copy / "chat_template.jinja")
+    manifest["files"]["chat_template.jinja"] = folders.digest(copy / "chat_template.jinja")
     (copy / "manifest.json").write_text(json.dumps(manifest))
     assert "its chat template does not render" in call("verify", copy, code=1)
 
@@ -475,9 +475,9 @@ def test_an_export_is_an_equal_copy(merged, tmp_path):
     assert schema.audit(tmp_path / "out" / "ledger.json") == []
 
 
-def test_other_formats_are_not_pretended(merged, tmp_path):
-    message = call("export", "--model", merged, "--output", tmp_path / "out", "--format", "gguf", code=2)
-    assert "'gguf': this version exports safetensors only" in message
+def test_unknown_formats_and_overlaps_are_refused(merged, tmp_path):
+    message = call("export", "--model", merged, "--output", tmp_path / "out", "--format", "onnx", code=2)
+    assert "'onnx' is not one of" in message
     assert "choose another one" in call("export", "--model", merged, "--output", merged, code=2)
 
 

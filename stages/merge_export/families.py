@@ -222,12 +222,9 @@ def _llama3_factors(config: dict[str, Any]) -> Tensor | None:
         return None
     width, old = head_width(config), rope["original_max_position_embeddings"]
     low, high, factor = rope["low_freq_factor"], rope["high_freq_factor"], rope["factor"]
-    factors = []
-    for frequency in 1.0 / (rope["rope_theta"] ** (torch.arange(0, width, 2, dtype=torch.float32) / width)):
-        length = 2 * math.pi / float(frequency)
-        smooth = min(1.0, max(0.0, (old / length - low) / (high - low)))
-        factors.append(1 / ((1 - smooth) / factor + smooth))
-    return torch.tensor(factors, dtype=torch.float32)
+    lengths = 2 * math.pi / (1.0 / rope["rope_theta"] ** (torch.arange(0, width, 2, dtype=torch.float32) / width))
+    smooth = ((old / lengths - low) / (high - low)).clamp(0, 1)
+    return 1 / ((1 - smooth) / factor + smooth)
 
 
 def weight_shapes(folder: Path) -> dict[str, list[int]]:

@@ -33,7 +33,7 @@ def storage(name: str, shape: list[int], quant: str) -> GGMLQuantizationType:
 def write(folder: Path, target: Path, quant: str, name: str) -> None:
     """The model in `folder` as the file `target`; tensor by tensor, so memory does not grow with the model."""
     import gguf
-    import numpy
+    import torch
 
     family = families.find_family(folder)
     words = vocabulary.read_vocabulary(folder, family.vocabulary)
@@ -44,11 +44,12 @@ def write(folder: Path, target: Path, quant: str, name: str) -> None:
     writer.add_file_type(gguf.LlamaFileType[PLAIN[quant]])
     families.write_shape(writer, family, families.weight_shapes(folder))
     vocabulary.write_vocabulary(writer, words, folder)
+    plain = torch.zeros(0).numpy().dtype
     for tensor_name, weight in families.converted(family, folder):
         kind = storage(tensor_name, list(weight.shape), quant)
         # The shape is that of the numbers, whatever they are packed into: so no bytes are announced as the type.
         size = _byte_count(weight.numel(), kind)
-        writer.add_tensor_info(tensor_name, weight.shape, numpy.dtype(numpy.float32), size, raw_dtype=kind)
+        writer.add_tensor_info(tensor_name, weight.shape, plain, size, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
