@@ -117,9 +117,9 @@ def attach(model: PreTrainedModel, adapters: Sequence[Path], shares: Sequence[fl
             result = adapted.load_adapter(folder, name, torch_device="cpu")
         _check_placed(adapter, result)
     for module in adapted.modules():
-        for name, share in zip(names, shares, strict=True):
-            if share != 1 and name in getattr(module, "scaling", {}):
-                module.scaling[name] *= share
+        if isinstance(scaling := getattr(module, "scaling", None), dict):  # a number in an attention of the base
+            for name, share in zip(names, shares, strict=True):
+                scaling[name] *= share
     adapted.base_model.set_adapter(names)
     adapted.eval()
     return adapted

@@ -42,7 +42,7 @@ def write(model: Path, name: str, files: dict[str, str], facts: dict[str, Any], 
     found = list(ledgers(model))
     training = next(((path, ledger) for path, ledger in found if ledger["stage"] == "train"), None)
     licences = _licences(*training) if training else Counter()
-    lines = ["---", *_front(licences, training), "---", "", f"# {name}", ""]
+    lines = ["---", *_front(training), "---", "", f"# {name}", ""]
     lines += ["Everything here was taken from the ledgers of the run; what they do not hold is not said.", ""]
     lines += ["## Files", "", *(f"- `{file}`: {what}" for file, what in files.items()), ""]
     lines += ["## Training", "", *_training(training[1] if training else None), ""]
@@ -52,14 +52,12 @@ def write(model: Path, name: str, files: dict[str, str], facts: dict[str, Any], 
     return "\n".join(lines) + "\n"
 
 
-def _front(licences: Counter[str], training: tuple[Path, dict[str, Any]] | None) -> list[str]:
-    """What a hub reads; a licence only where all of the data agrees, as it is no matter of counting."""
+def _front(training: tuple[Path, dict[str, Any]] | None) -> list[str]:
+    """What a hub reads. No licence: that of a model is for its maker to decide."""
     front = ["tags: [linemill, text-generation]", "pipeline_tag: text-generation"]
     base = training[1]["options"].get("model") if training else None
     if isinstance(base, str) and "/" in base and not base.startswith((".", "/")):
         front.append(f"base_model: {base}")
-    if len(licences) == 1 and MISSING not in licences:
-        front.append(f"data_licence: {json.dumps(next(iter(licences)))}")
     return front
 
 

@@ -143,7 +143,7 @@ def describe(facts: dict[str, Any]) -> str:
 def default_name(model: Path) -> str:
     """The name of the run: runs/first/merged is called first."""
     here = model.resolve()
-    return here.parent.name if here.name == "merged" else here.name
+    return here.parent.name if here.name in ("merged", "adapter") else here.name
 
 
 # --- other shapes -----------------------------------------------------------------------------------------------------

@@ -18,14 +18,16 @@ def check(name: str) -> None:
 
 def push(folder: Path, names: list[str], repository: str, *, public: bool) -> str:
     """Upload the files in one commit; gives the address of it."""
+    import httpx2
     from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import disable_progress_bars
 
+    disable_progress_bars()
     api = HfApi(token=os.environ.get("HF_TOKEN"))
     try:
         api.create_repo(repository, private=not public, exist_ok=True)
         operations = [CommitOperationAdd(name, folder / name) for name in names]
         done = api.create_commit(repository, operations, commit_message="Upload a model with its manifest")
-    except (OSError, ValueError, HfHubHTTPError) as error:
+    except (OSError, ValueError, httpx2.HTTPError) as error:
         raise schema.Failure(f"{repository}: the hub did not take it: {models.first_line(error)}") from None
     return str(done.commit_url)
