@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import schema
+from stages.merge_export import models
 
 MISSING = "not recorded"
 
@@ -55,8 +56,8 @@ def write(model: Path, name: str, files: dict[str, str], facts: dict[str, Any], 
 def _front(training: tuple[Path, dict[str, Any]] | None) -> list[str]:
     """What a hub reads. No licence: that of a model is for its maker to decide."""
     front = ["tags: [linemill, text-generation]", "pipeline_tag: text-generation"]
-    base = training[1]["options"].get("model") if training else None
-    if isinstance(base, str) and "/" in base and not base.startswith((".", "/")):
+    base = _base(training[1]) if training else MISSING
+    if models.HUB_NAME.fullmatch(base) and "/" in base and not Path(base).exists():
         front.append(f"base_model: {base}")
     return front
 
@@ -65,12 +66,17 @@ def _training(ledger: dict[str, Any] | None) -> list[str]:
     if ledger is None:
         return ["No ledger of a training was found."]
     options, extra = ledger["options"], ledger.get("extra", {})
-    lines = [f"- base model: {Path(str(options.get('model', MISSING))).name}"]
+    lines = [f"- base model: {_base(ledger)}"]
     lines += [f"- {key.replace('_', ' ')}: {extra[key]:,}" for key in sorted(extra) if isinstance(extra[key], int)]
     for part in ("lora", "training"):
         if isinstance(settings := options.get(part), dict):
             lines.append(f"- {part}: " + ", ".join(f"{key} {value}" for key, value in sorted(settings.items())))
     return lines
+
+
+def _base(ledger: dict[str, Any]) -> str:
+    model = ledger["options"].get("model")
+    return str(model["name"] if isinstance(model, dict) and "name" in model else model or MISSING)
 
 
 def _data(found: list[tuple[Path, dict[str, Any]]]) -> list[str]:

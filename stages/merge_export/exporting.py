@@ -127,6 +127,7 @@ def write_companions(order: Order, staging: Path, found: dict[str, Any]) -> None
     files = {name: describe(facts) for name, facts in found.items()}
     if turns is not None:
         files["Modelfile"] = f"for Ollama: `ollama create {order.name} -f Modelfile`"
+    found = {"merge": folders.read_manifest(order.model).get("proof", {}), **found}
     shown = {name: ", ".join(f"{key} {value}" for key, value in facts.items()) for name, facts in found.items()}
     (staging / "README.md").write_text(card.write(order.model, order.name, files, shown, order.scores), "utf-8")
 

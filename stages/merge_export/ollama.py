@@ -25,8 +25,14 @@ class Turns(NamedTuple):
 
 
 def derive(tokenizer: PreTrainedTokenizerBase, talks: Iterable[Messages]) -> Turns | None:
-    """The turns of a chat template; None where it is more than that, which is tried on all of `talks`."""
+    """The turns of a chat template; None where it is more than that, which is tried on the questions of `talks`.
+
+    Only what comes before an answer counts: some templates write the last answer otherwise than those before it.
+    """
     from jinja2 import TemplateError
+
+    if "strftime_now" in str(tokenizer.chat_template):
+        return None  # it says another day each day
 
     def render(*contents: str, ask: bool = False) -> str:
         roles = {_SYSTEM: "system", _ANSWER: "assistant"}
@@ -56,26 +62,25 @@ def derive(tokenizer: PreTrainedTokenizerBase, talks: Iterable[Messages]) -> Tur
         turns = turns._replace(system=(before.removeprefix(begin), rest.split(_USER)[0].removesuffix(user_start)))
     except (TemplateError, ValueError):
         pass  # no system messages then
-    return turns if all(_same(tokenizer, turns, talk) for talk in talks) else None
+    questions = [talk[:-1] if talk[-1]["role"] == "assistant" else talk for talk in talks]
+    return turns if all(_same(tokenizer, turns, talk) for talk in questions) else None
 
 
 def _same(tokenizer: PreTrainedTokenizerBase, turns: Turns, talk: Messages) -> bool:
     if turns.system is None and talk[0]["role"] == "system":
         return True
     talk = [{**message, "content": message["content"].strip()} for message in talk]
-    ask = talk[-1]["role"] == "user"
-    rendered = str(tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=ask))
-    return apply(turns, talk, ask=ask) == rendered
+    return apply(turns, talk) == str(tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True))
 
 
-def apply(turns: Turns, talk: Messages, *, ask: bool) -> str:
+def apply(turns: Turns, talk: Messages) -> str:
     """What Ollama sends, with the template of `modelfile`."""
     around = {"user": turns.user, "assistant": turns.assistant, "system": turns.system or ("", "")}
     parts = [turns.begin, "" if talk[0]["role"] == "system" else turns.default]
     for message in talk:
         start, end = around[message["role"]]
         parts.append(start + message["content"] + end)
-    return "".join(parts) + (turns.prompt if ask else "")
+    return "".join(parts) + turns.prompt
 
 
 def modelfile(turns: Turns, weights: str, stops: list[str]) -> str:

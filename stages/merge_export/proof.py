@@ -52,7 +52,9 @@ def conversations(data: Path | None, limit: int = 200) -> Iterator[Messages]:
     system = {"role": "system", "content": "You write programs for Manim."}
     yield [system, {"role": "user", "content": PROMPTS[0]}, {"role": "assistant", "content": CODE}]
     turns = [{"role": "user", "content": PROMPTS[0]}, {"role": "assistant", "content": CODE}]
-    yield [*turns, {"role": "user", "content": "Now in red."}]
+    again = {"role": "user", "content": "Now in red."}
+    yield [*turns, again]
+    yield [system, *turns, again]
     if data is not None:
 
         def refuse(item: Any, message: str, code: str = "invalid", line: int | None = None) -> None:

@@ -20,7 +20,7 @@ def push(folder: Path, names: list[str], repository: str, *, public: bool) -> st
     """Upload the files in one commit; gives the address of it."""
     import httpx2
     from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
     disable_progress_bars()
     api = HfApi(token=os.environ.get("HF_TOKEN"))
