@@ -155,13 +155,11 @@ def copy_for_mlx(model: Path, staging: Path, names: list[str]) -> None:
     config = json.loads(path.read_bytes())
     rope = config.get("rope_parameters") or {}
     rope = rope.get("full_attention", rope)
-    if "rope_theta" in rope:
-        config.setdefault("rope_theta", rope["rope_theta"])
+    wanted = {"rope_theta": rope["rope_theta"]} if "rope_theta" in rope else {}
     if rope.get("rope_type", "default") != "default":
-        config.setdefault("rope_scaling", {key: value for key, value in rope.items() if key != "rope_theta"})
+        wanted["rope_scaling"] = {key: value for key, value in rope.items() if key != "rope_theta"}
     if config["model_type"] == "lfm2":
-        config.setdefault("block_dim", config["hidden_size"])
-        config.setdefault("block_ff_dim", config["intermediate_size"])
-        kinds = config["layer_types"]
-        config.setdefault("full_attn_idxs", [n for n, kind in enumerate(kinds) if kind == "full_attention"])
+        wanted |= {"block_dim": config["hidden_size"], "block_ff_dim": config["intermediate_size"]}
+        wanted["full_attn_idxs"] = [n for n, kind in enumerate(config["layer_types"]) if kind == "full_attention"]
+    config |= {key: value for key, value in wanted.items() if config.get(key) is None}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
