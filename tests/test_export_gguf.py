@@ -189,6 +189,18 @@ def test_a_family_without_a_writer_is_refused_before_any_work(model, tmp_path):
     assert "--converter" in message
 
 
+def test_shards_make_no_difference(model, exported, tmp_path):
+    folder = tmp_path / "llama" / "merged"
+    shutil.copytree(model("llama"), folder)
+    models.load_model(folder).save_pretrained(folder, max_shard_size="1MB")
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    assert len(list(folder.glob("*.safetensors"))) > 2
+    gguf_file.write(folder, tmp_path / "x.gguf", "f16", "llama")
+    names = sorted(gguf_file.open_file(tmp_path / "x.gguf").tensors, key=lambda tensor: tensor.name)
+    others = sorted(gguf_file.open_file(exported / "llama-f16.gguf").tensors, key=lambda tensor: tensor.name)
+    assert [(t.name, t.data.tobytes()) for t in names] == [(t.name, t.data.tobytes()) for t in others]
+
+
 def test_two_exports_give_the_same_bytes(model, exported, tmp_path):
     export(model("llama"), tmp_path / "again", "--quant", "f16", "--quant", "q8_0", code=0)
     ours, theirs = contents(tmp_path / "again"), contents(exported)

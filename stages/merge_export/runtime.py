@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -81,11 +82,12 @@ def check_answers(folder: Path, path: Path, allowed: float) -> Answers:
     except (ValueError, OSError, RuntimeError) as error:
         raise schema.Failure(f"{path}: llama.cpp can not load it: {models.first_line(error)}") from None
     same = 0
-    for prompt in PROMPTS:
-        text, ids = _prompt(tokenizer, prompt)
-        if (found := runtime.tokenize(text.encode(), add_bos=False, special=True)) != ids:
-            raise schema.Failure(f"{path}: llama.cpp cuts a prompt otherwise than the trained tokenizer: {found} {ids}")
-        same += _agree(model, runtime, ids, tokenizer.eos_token_id, allowed, path)
+    with closing(runtime):
+        for prompt in PROMPTS:
+            text, ids = _prompt(tokenizer, prompt)
+            if runtime.tokenize(text.encode(), add_bos=False, special=True) != ids:
+                raise schema.Failure(f"{path}: llama.cpp cuts {prompt!r} into other tokens than the trained tokenizer")
+            same += _agree(model, runtime, ids, tokenizer.eos_token_id, allowed, path)
     return Answers(same, len(PROMPTS))
 
 
