@@ -77,8 +77,9 @@ def check_answers(folder: Path, path: Path, allowed: float) -> Answers:
 
     _be_quiet()
     model, tokenizer = models.load_model(folder), models.load_tokenizer(folder)
+    threads = max(1, (os.cpu_count() or 2) // 2)  # its threads spin while they wait: leave room for others
     try:
-        runtime = llama_cpp.Llama(str(path), n_ctx=512, n_threads=max(1, (os.cpu_count() or 2) // 2), verbose=False)
+        runtime = llama_cpp.Llama(str(path), n_ctx=512, n_threads=threads, n_threads_batch=threads, verbose=False)
     except (ValueError, OSError, RuntimeError) as error:
         raise schema.Failure(f"{path}: llama.cpp can not load it: {models.first_line(error)}") from None
     same = 0
