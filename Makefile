@@ -179,7 +179,8 @@ lock: ## write requirements.lock from the environment as it is
 	$(PY) -m pip freeze --exclude pip | sed -e 's/+cpu$$//' > requirements.lock
 
 PREPARED := train.json test.json rejects.jsonl dataset_stats.json deduplication_report.json removed_duplicates.json ledger.json
-SPLIT := train.jsonl valid.jsonl test.jsonl rejects.jsonl ledger.json
+SPLIT := train.jsonl valid.jsonl test.jsonl rejects.jsonl ledger.json dataset_info.json \
+	$(addsuffix .yaml,trl llamafactory axolotl unsloth mlx_lora)
 FILTERED := $(foreach side,train test,$(side).json $(side).rejects.jsonl $(side).ledger.json)
 clean: ## remove what can be made again for free; caches, data_enhanced and runs stay, so do files of your own
 	rm -f $(addprefix data_formatted/,$(PREPARED)) $(addprefix data_split/,$(SPLIT)) $(addprefix data_filtered/,$(FILTERED))

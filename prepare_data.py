@@ -1,10 +1,11 @@
 """Stage 1: read the sources, keep what is usable once, and split it into a train and a test side.
 
-    python prepare_data.py prepare --sources all
+    python prepare_data.py prepare --sources manim_package
     python prepare_data.py prepare --sources manim_package my_scenes --output-dir data_formatted
     python prepare_data.py prepare --sources all --workers 4 --keep-going
     python prepare_data.py prepare --sources all --augmentation
     python prepare_data.py list-sources
+    python prepare_data.py augment --input data_split/train.jsonl --output data_augmented/train.jsonl
 
 In    sources.yaml, which names each source; downloads stand in --cache-dir, so that a second run needs no network
 Out   a folder whose files change together or not at all, one record a line where they hold records:
@@ -13,8 +14,8 @@ Out   a folder whose files change together or not at all, one record a line wher
       removed_duplicates.json    every record that was merged into another one, with the id of that one
       deduplication_report.json dataset_stats.json ledger.json
 
-Rows in = records kept + rows rejected + duplicates merged; variants of records come on top. All records are held in
-memory; the processes that read the sources hold none of them.
+Rows in = records kept + rows rejected + duplicates merged; variants of records come on top. No record is held in
+memory: they wait in files, and what says who is a duplicate takes about 300 bytes of each.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
-import msgspec
 
 import extractors
 import schema
 from extractors import BadRow, Extract, Fetch
 from extractors._voiceover import rewrite_voiceover
 from schema import Fault
-from stages.prepare_data import augment, closing, judge, listing, preflight, repair
+from stages.prepare_data import augment, augment_file, closing, identity, judge, listing, preflight, repair
 from stages.prepare_data.catalogue import Source, ask, bind, choose, every_argument, nearest, read_catalogue
-from stages.prepare_data.identity import merge_duplicates, split
-from stages.prepare_data.outputs import Reading, Result, priorities, write_set
+from stages.prepare_data.deciding import decide, read_other
+from stages.prepare_data.identity import Decision, Policy
+from stages.prepare_data.outputs import Reading, Result, write_set
+from stages.prepare_data.spool import Spool, SpoolWriter
 from stages.prepare_data.workers import run_each
 
 REPAIRS = repair.all_steps(silence=rewrite_voiceover)
@@ -60,7 +61,13 @@ class Plan(NamedTuple):
         function = extractors.offer(self.extract, name) if self.extract else None
         if not function or not self.extract:
             return None
-        return ask(function, every_argument(self.extract, self.arguments, self.fetch))
+        try:
+            return ask(function, every_argument(self.extract, self.arguments, self.fetch))
+        except click.UsageError as error:
+            raise click.UsageError(f"{self.source.place}: {error.message}") from error
+        except Exception as error:  # code of others; it is named
+            fault = f"the function {name} of the type {self.source.type} fails: {type(error).__name__}: {error}"
+            raise click.UsageError(f"{self.source.place}: {fault}") from error
 
 
 class Job(NamedTuple):
@@ -69,6 +76,7 @@ class Job(NamedTuple):
     plan: Plan
     limit: int | None
     limits: judge.Limits
+    policy: Policy
     repairs: list[repair.Step]
     spool: Path
 
@@ -101,8 +109,7 @@ def plan(source: Source, fetch: Fetch) -> Plan:
 def read_source(job: Job, items: Iterable[Any]) -> Counter[str]:
     """Judge every row of one source and write it down; the counts are of the steps that rows failed at."""
     source, failed = job.plan.source, Counter[str](unreadable=0, invalid=0, unfit=0)
-    with ExitStack() as stack:
-        records, rejects = (stack.enter_context(open(f"{job.spool}.{name}", "wb")) for name in ("records", "rejects"))
+    with SpoolWriter(job.spool, job.policy.near, job.policy.normalise) as spool:
         for item in schema.progress(items, source.name):
             if isinstance(item, BadRow):
                 step, row = "unreadable", judge.mark_unusable(source, Fault(item.code, item.message), *item[2:])
@@ -112,10 +119,10 @@ def read_source(job: Job, items: Iterable[Any]) -> Counter[str]:
             elif fault := judge.find_fault(record := repair.repair(record, job.repairs), job.limits):
                 step, row = "unfit", judge.mark(record, fault)
             else:
-                records.write(schema.encode(judge.accept(record, source)) + b"\n")
+                spool.keep(judge.accept(record, source))
                 continue
             failed[step] += 1
-            rejects.write(schema.encode(row) + b"\n")
+            spool.reject(row)
     return failed
 
 
@@ -163,34 +170,14 @@ def read_all(jobs: list[Job], workers: int, *, keep_going: bool) -> tuple[list[R
 
 
 def load(job: Job, failed: dict[str, int]) -> Reading:
-    """Take in what a process wrote down."""
-    rows: list[list[schema.Record]] = []
-    for name in ("records", "rejects"):
-        with open(f"{job.spool}.{name}", "rb") as lines:
-            rows.append([msgspec.json.decode(line) for line in lines])
-        Path(f"{job.spool}.{name}").unlink()
-    for row in rows[1]:
+    """Look at what a process wrote down."""
+    spool, rejected, first = Spool(job.spool), Counter[str](), None
+    for row in spool.rejects():
         error = row["metadata"]["error"]
         schema.log(f"    rejected: {error['code']}: {error['message']}", level=1)
-    return Reading(job.plan.source, rows[0], rows[1], failed)
-
-
-def merge_and_split(result: Result, *, deduplicate: bool, test_ratio: float, seed: int) -> Result:
-    """Merge duplicates over all sources, then split."""
-    records = [record for reading in result.readings for record in reading.records]
-    if not records:
-        raise schema.Failure(f"there is no record to write: {why_nothing(result)}")
-    unique, removed = merge_duplicates(records, priorities(result.readings)) if deduplicate else (records, [])
-    train, test = split(unique, test_ratio, seed)
-    return result._replace(removed=removed, train=train, test=test)
-
-
-def why_nothing(result: Result) -> str:
-    reasons = [f"{count:,} {code}" for code, count in sorted(result.reasons().items())]
-    first = next((row for reading in result.readings for row in reading.rejected), None)
-    example = f" (the first: {first['metadata']['error']['message']})" if first else ""
-    gone = [f"{name} is missing: {reason}" for name, reason in result.missing.items()]
-    return "; ".join([*filter(None, [", ".join(reasons) + example]), *gone]) or "the sources gave no rows"
+        rejected[error["code"]] += 1
+        first = first or error["message"]
+    return Reading(job.plan.source, spool, failed, rejected, first)
 
 
 @click.group(context_settings=schema.CONTEXT)
@@ -237,7 +224,7 @@ CACHE_DIR = click.option(
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Take at most this many rows of each source.")
 @click.option("--test-ratio", default=0.1, type=click.FloatRange(0, 1), metavar="R", help="Share of the test side.")
 @click.option("--seed", default=42, help="Decides which records fall on the test side.")
-@click.option("--deduplicate/--no-deduplicate", default=True, help="Keep one record of those that say the same.")
+@identity.options
 @augment.options
 @click.option("--min-code-length", default=0, type=click.IntRange(0), metavar="N", help="Shortest code, in characters.")
 @click.option(
@@ -261,6 +248,7 @@ def prepare(
     refresh: bool,
     keep_going: bool,
     workers: int,
+    against: tuple[str, ...],
     verbose: bool,
     quiet: bool,
     fix: tuple[str, ...],
@@ -284,16 +272,29 @@ def prepare(
     plans = [plan(source, fetch) for source in chosen]
     if not keep_going:
         preflight.refuse_missing({plan.source.name: plan.lacks for plan in plans})
-    result = read_plans(plans, workers, repairs, keep_going=keep_going, **options)
-    split_by = {name: options[name] for name in ("deduplicate", "test_ratio", "seed")}
-    result = merge_and_split(result, **split_by)
+    policy = Policy(**{name: options[name] for name in Policy._fields})
+    if against and not policy.deduplicate:
+        raise click.UsageError("--against removes duplicates and --no-deduplicate forbids it; leave one out")
     told = {"sources": [source.name for source in chosen], "fix": [step.name for step in repairs], **options}
-    written = write_set(result, Path(output_dir), sources_file, told, augment.plan_of(**options))
+    told["against"] = list(against)
+    with tempfile.TemporaryDirectory(prefix="linemill-") as folder:
+        result = read_plans(plans, Path(folder), policy, repairs, workers, keep_going=keep_going, **options)
+        others = {path: read_other(path, policy, Path(folder, f"against{n}")) for n, path in enumerate(against)}
+        result = decide(result._replace(others=others), options["test_ratio"], options["seed"])
+        inputs = [sources_file, *map(Path, against)]
+        written = write_set(result, Path(output_dir), inputs, told, augment.plan_of(**options))
     closing.report(result, written, output_dir, with_table=verbose or len(chosen) > 1)
 
 
 def read_plans(
-    plans: list[Plan], workers: int, repairs: list[repair.Step], *, keep_going: bool, **options: Any
+    plans: list[Plan],
+    folder: Path,
+    policy: Policy,
+    repairs: list[repair.Step],
+    workers: int,
+    *,
+    keep_going: bool,
+    **options: Any,
 ) -> Result:
     """Read what can be read; the rest is missing."""
     limits = judge.Limits(
@@ -302,14 +303,16 @@ def read_plans(
     lacking = {plan.source.name: f"needs {'; '.join(plan.lacks)}" for plan in plans if plan.lacks}
     for plan in plans:
         listing.say_what_is_odd(plan.source, lacking.get(plan.source.name))
-    with tempfile.TemporaryDirectory(prefix="linemill-") as folder:
-        ready = [plan for plan in plans if not plan.lacks]
-        shared = (options["limit"], limits, repairs)
-        jobs = [Job(one, *shared, Path(folder, str(number))) for number, one in enumerate(ready)]
-        readings, failing = read_all(jobs, workers, keep_going=keep_going)
+    ready = [plan for plan in plans if not plan.lacks]
+    shared = (options["limit"], limits, policy, repairs)
+    jobs = [Job(one, *shared, Path(folder, str(number))) for number, one in enumerate(ready)]
+    readings, failing = read_all(jobs, workers, keep_going=keep_going)
     missing = lacking | failing
     in_order = {plan.source.name: missing[plan.source.name] for plan in plans if plan.source.name in missing}
-    return Result(readings, in_order, [], [], [])
+    return Result(readings, in_order, {}, Decision({}, {}, {}, {}), policy)
+
+
+main.add_command(augment_file.command)
 
 
 @main.command("list-sources")
@@ -326,18 +329,16 @@ def list_sources(sources_file: Path, cache_dir: str, as_json: bool) -> None:
 
 
 def state_of(source: Source, fetch: Fetch) -> dict[str, Any]:
-    """Whether a source is at hand (yes, no, local or unknown), what it lacks, and what is wrong with its entry."""
-    cached = "local" if source.options.get("path") else "unknown"
+    """Whether a source is at hand (see `listing.CACHED`), what it lacks, and what is wrong with its entry."""
     if not source.entry.type:
         return {"cached": None, "lacks": [], "fault": None}
     try:
         checked = plan(source, fetch)
-    except click.UsageError as error:
-        return {"cached": cached, "lacks": [], "fault": error.message}
-    is_cached = None if cached == "local" else checked.ask("is_cached")
-    if is_cached is not None:
-        cached = "yes" if is_cached else "no"
-    return {"cached": cached, "lacks": checked.lacks, "fault": None}
+        at_hand = checked.ask("is_cached")
+    except click.ClickException as error:
+        return {"cached": "unknown", "lacks": [], "fault": error.message}
+    words = {True: "local", False: "missing"} if source.options.get("path") else {True: "yes", False: "no"}
+    return {"cached": words.get(at_hand, "unknown"), "lacks": checked.lacks, "fault": None}
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from extractors._tables import FORMATS
+from extractors._tables import FORMATS, format_of
 
 # About the data, not the data.
 _NO_DATA = {"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json"}
@@ -36,7 +36,7 @@ def choose_files(
     patterns: str | list[str] | None,
 ) -> list[DataFile]:
     """The files of the subset and the splits that are asked for; a name that fits nothing is a mistake."""
-    tables = sorted(path for path in paths if Path(path).suffix in FORMATS and Path(path).name not in _NO_DATA)
+    tables = sorted(path for path in paths if format_of(path) and Path(path).name not in _NO_DATA)
     files = _candidates(tables, configs, dataset, subset, [patterns] if isinstance(patterns, str) else patterns)
     if not files:
         raise click.ClickException(f"{dataset}: no file of the formats {', '.join(FORMATS)}; it has {_some(paths)}")
@@ -55,7 +55,7 @@ def local_files(path: str, dataset: str, *wanted: Any) -> list[tuple[DataFile, P
     if not place.exists():
         raise click.ClickException(f"{path}: no such file or folder")
     if place.is_file():
-        if place.suffix not in FORMATS:
+        if not format_of(place):
             raise click.UsageError(f"{path}: the name does not tell the format; it must end in {', '.join(FORMATS)}")
         return [(DataFile(place.name, None), place)]
     found = [str(file.relative_to(place)) for file in place.rglob("*") if file.is_file()]

@@ -47,6 +47,17 @@ def seconds(header: str | None) -> int | None:
     return int(header) if header and header.strip().isdigit() else None
 
 
+def innermost(error: BaseException) -> str:
+    """What really happened, without the layers of clients around it."""
+    while True:
+        places = (getattr(error, "reason", None), getattr(error, "original_error", None), *error.args[:1])
+        inner = next((place for place in places if isinstance(place, BaseException)), None)
+        if inner is None:
+            break
+        error = inner
+    return str(error).rpartition(": ")[2] or type(error).__name__
+
+
 def save(
     chunks: Iterable[bytes], path: Path, who: str, *, size: int | None, sha256: str | None, md5: str | None
 ) -> None:

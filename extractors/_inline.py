@@ -142,7 +142,7 @@ class _Closure:
             taken = {name for piece in self.pieces.values() if piece.path == module.path for name in piece.names}
             known = (taken - {self.scene}) | _SETTINGS | (set(self.needed.get(module.path, {})) & _bound(module))
             for statement in module.tree.body:
-                if _changes(statement) & known and not _is_hack(statement):
+                if changes(statement) & known and not _is_hack(statement):
                     self.take(module, statement)
         return len(self.pieces) > before
 
@@ -243,7 +243,7 @@ def _bound(module: Module) -> set[str]:
     return set(module.binds) | {item.bound for item in module.imports.values()}
 
 
-def _changes(statement: ast.stmt) -> set[str]:
+def changes(statement: ast.stmt) -> set[str]:
     """The names of what a statement without a name of its own changes: `random.seed(1)`, `table["x"] = 1`."""
     if is_main(statement):
         return set()
@@ -253,7 +253,7 @@ def _changes(statement: ast.stmt) -> set[str]:
         case ast.Assign(targets=targets):
             return {name for target in targets if not isinstance(target, ast.Name) for name in _root(target)}
         case ast.For() | ast.While() | ast.With():
-            return {name for inner in statement.body for name in _changes(inner)}
+            return {name for inner in statement.body for name in changes(inner)}
     return set()
 
 

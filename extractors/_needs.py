@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+from pathlib import Path
 from typing import NamedTuple
+
+import click
 
 
 class Needs(NamedTuple):
@@ -24,6 +27,19 @@ class Needs(NamedTuple):
             *(f"the key {name} (in the environment or in .env)" for name in self.keys if not os.environ.get(name)),
             *(f"the program {name} (on the PATH)" for name in self.tools if not shutil.which(name)),
         ]
+
+
+def files_at(path: str) -> list[Path]:
+    """The files that a `path` of sources.yaml means, in order: one, those below a folder, or those of a pattern."""
+    place = Path(path).expanduser()
+    if place.is_file():
+        return [place]
+    if place.is_dir():
+        return [file for file in sorted(place.rglob("*")) if file.is_file()]
+    try:
+        return sorted(file for file in Path(place.anchor).glob(str(place.relative_to(place.anchor))) if file.is_file())
+    except ValueError as error:
+        raise click.UsageError(f"path: {path}: {error}") from error
 
 
 def _is_installed(name: str) -> bool:

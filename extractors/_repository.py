@@ -20,10 +20,13 @@ from typing import Any, NamedTuple
 import click
 
 from extractors._fetch import Fetch
+from extractors._needs import Needs
+from extractors._programs import run_program
 from extractors._rows import BadRow
 
 # A text beyond this is data, and no program that somebody wrote.
 LARGEST_FILE = 4_000_000
+_LONGEST_SILENCE = 20
 _KEPT = (".py", ".ipynb", ".txt", ".csv", ".json", ".md", ".tex", ".yaml", ".yml", ".in", ".dat")
 _LICENCES = [
     ("CC-BY-NC-SA-4.0", r"Attribution-NonCommercial-ShareAlike 4\.0"),
@@ -63,17 +66,48 @@ def open_repositories(
     fetch: Fetch, repo: str | list[str] | None, url: str | None, path: str | None, revision: str | None
 ) -> Iterator[Repository]:
     """Every repository that the options of a source name."""
-    if sum(place is not None for place in (repo, url, path)) != 1:
-        raise click.UsageError("name the place with one of 'repo', 'url' and 'path'")
+    addresses = _addresses(repo, url, path, revision)
     if path is not None:
         yield from _local(Path(path).expanduser(), revision)
-    elif url is not None:
-        yield _fetched(fetch, url, {"url": url}, revision)
-    else:
-        for name in [repo] if isinstance(repo, str) else repo or []:
-            if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-                raise click.UsageError(f"repo {name!r} is no OWNER/NAME; give other places with 'url'")
-            yield _fetched(fetch, f"https://github.com/{name}", {"repo": name}, revision)
+    for address, origin in addresses:
+        yield _fetched(fetch, address, origin, revision)
+
+
+def is_at_hand(
+    fetch: Fetch, repo: str | list[str] | None, url: str | None, path: str | None, revision: str | None
+) -> bool:
+    """Whether `open_repositories` needs no network; a mistake in the options is said here already."""
+    addresses = _addresses(repo, url, path, revision)
+    if path is not None:
+        return Path(path).expanduser().exists()
+    return all(fetch.cached(_archive_name(address, revision)) for address, _ in addresses)
+
+
+def what_is_needed(at_hand: bool, path: str | None) -> Needs:
+    """The program git, for what is to be fetched."""
+    return Needs() if at_hand or path is not None else Needs(tools=("git",))
+
+
+def _addresses(
+    repo: str | list[str] | None, url: str | None, path: str | None, revision: str | None
+) -> list[tuple[str, dict[str, Any]]]:
+    """What git is asked for, each with what the origins say of it."""
+    if sum(place is not None for place in (repo, url, path)) != 1:
+        raise click.UsageError("name the place with one of 'repo', 'url' and 'path'")
+    if any((part or "").startswith("-") for part in (url, revision)):
+        raise click.UsageError(f"{url or repo} {revision or ''}: a url or a revision does not begin with '-'")
+    if url is not None:
+        return [(url, {"url": url})]
+    names = [repo] if isinstance(repo, str) else repo or []
+    for name in names:
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+            raise click.UsageError(f"repo {name!r} is no OWNER/NAME; give other places with 'url'")
+    return [(f"https://github.com/{name}", {"repo": name}) for name in names]
+
+
+def _archive_name(url: str, revision: str | None) -> str:
+    key = hashlib.sha256(f"{url}\n{revision or ''}".encode()).hexdigest()[:12]
+    return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', url.split('://')[-1])[-60:]}-{key}.tar"
 
 
 def chosen(paths: Iterable[str], include: list[str], exclude: list[str]) -> list[str]:
@@ -86,10 +120,7 @@ def _matches(path: str, patterns: list[str]) -> bool:
 
 
 def _fetched(fetch: Fetch, url: str, origin: dict[str, Any], revision: str | None) -> Repository:
-    if url.startswith("-") or (revision or "").startswith("-"):
-        raise click.UsageError(f"{url} {revision or ''}: a url or a revision does not begin with '-'")
-    key = hashlib.sha256(f"{url}\n{revision or ''}".encode()).hexdigest()[:12]
-    name = f"{re.sub(r'[^A-Za-z0-9.-]+', '_', url.split('://')[-1])[-60:]}-{key}.tar"
+    name = _archive_name(url, revision)
     archive = fetch.cached(name) or fetch.download(name, lambda folder: _clone(url, revision, folder, name))
     files, skipped = {}, {}
     try:
@@ -112,6 +143,8 @@ def _clone(url: str, revision: str | None, folder: Path, name: str) -> None:
     folder = folder.resolve()
     work = folder / "clone"
     _git(folder, "init", "--quiet", str(work), url=url)
+    # A question first: git itself waits for minutes for a server that is not there, and that for each try.
+    _git(work, "ls-remote", "--quiet", "--", url, "HEAD", url=url, timeout=_LONGEST_SILENCE)
     wanted = revision or "HEAD"
     try:
         _git(work, "fetch", "--quiet", "--depth", "1", "--no-tags", "--", url, wanted, url=url)
@@ -131,20 +164,22 @@ def _places(revision: str | None) -> list[str]:
 
 def _exists(work: Path, place: str) -> bool:
     command = ["git", "rev-parse", "--quiet", "--verify", "--end-of-options", f"{place}^{{commit}}"]
-    return not subprocess.run(command, cwd=work, capture_output=True, check=False).returncode
+    return not run_program(command, cwd=work).returncode
 
 
-def _git(folder: Path, *arguments: str, url: str) -> None:
+def _git(folder: Path, *arguments: str, url: str, timeout: float | None = None) -> None:
     # Neither a question for a password, nor a program that a url or a repository names.
     quiet = {"GIT_TERMINAL_PROMPT": "0", "GIT_LFS_SKIP_SMUDGE": "1", "GIT_ALLOW_PROTOCOL": "file:http:https:ssh:git"}
     command = ["git", "-c", "core.hooksPath=/dev/null", "-c", "credential.helper=", *arguments]
     own = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
     try:
-        done = subprocess.run(
-            command, cwd=folder, env=own | quiet, capture_output=True, text=True, errors="replace", check=False
-        )
+        done = run_program(command, cwd=folder, env=own | quiet, timeout=timeout)
     except FileNotFoundError as error:
         raise click.ClickException(f"{url}: the program git is not installed; or give a folder with 'path:'") from error
+    except subprocess.TimeoutExpired as error:
+        raise click.ClickException(
+            f"{url}: no answer within {timeout} seconds; or give a folder with 'path:'"
+        ) from error
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["git said nothing"]
         reason = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[0])

@@ -15,6 +15,7 @@ from urllib.robotparser import RobotFileParser
 import click
 
 from extractors._fetch import Fetch
+from extractors._hub_net import innermost
 
 if TYPE_CHECKING:
     import requests
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 AGENT = "linemill"
 _ATTEMPTS = 4
 _LONGEST_PAUSE = 60.0
-_TIMEOUT = 30.0
+_TIMEOUT = (10.0, 30.0)  # to get through, and to be answered
 _MOST_BYTES = 16 << 20
 _MOST_REDIRECTS = 5
 _BUSY = {429, 500, 502, 503, 504}
@@ -126,7 +127,7 @@ class Site:
             try:
                 answer = self._get_once(url, headers)
             except requests.RequestException as error:
-                problem = f"{type(error).__name__}: {error}"
+                problem = f"{type(error).__name__}: {innermost(error)}"
             else:
                 if answer.status not in _BUSY:
                     return answer

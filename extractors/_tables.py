@@ -1,16 +1,18 @@
-"""The rows of JSONL, JSON, CSV and Parquet files, each with the place where it stands."""
+"""The rows of JSONL, JSON, CSV and Parquet files, packed or not, each with the place where it stands."""
 
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterator
 from datetime import date, datetime, time
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import click
 
+from extractors._packed import unpacked
 from extractors._rows import BadRow
 
 # The shapes that prepare_data.py converts by itself; the names say which column is which.
@@ -33,9 +35,18 @@ CODE_NAMES = ("code", "output", "answer", "response")
 OWN_NAMES = {"id", "kind", "source", "needs_description", "origin", "quality", "lineage", "error"}
 
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+_PACKED = (".gz", ".zst")
 
 Origin = dict[str, Any]
 Row = tuple[Origin, dict[str, Any]] | BadRow
+
+
+def format_of(name: str | PurePath) -> str | None:
+    """The format that a name tells, such as jsonl for rows.jsonl.gz; None when it tells none."""
+    path = PurePath(name)
+    if path.suffix in _PACKED:
+        return FORMATS.get(PurePath(path.stem).suffix)
+    return FORMATS.get(path.suffix)
 
 
 def read_rows(path: Path, file_format: str, name: str) -> Iterator[Row]:
@@ -49,12 +60,12 @@ def read_rows(path: Path, file_format: str, name: str) -> Iterator[Row]:
 
 def _json_rows(path: Path, name: str) -> Iterator[Row]:
     # Many a file named .json holds one object a line, and the reverse: what it begins with decides.
-    with path.open("rb") as file:
+    with unpacked(path) as file:
         start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
     if start[:1] == b"[":
         yield from _array_rows(path, name)
         return
-    with path.open("rb") as lines:
+    with unpacked(path) as lines:
         for number, line in enumerate(lines, 1):
             if text := line.removeprefix(b"\xef\xbb\xbf").strip():
                 yield _json_row(text, {"path": name, "line": number})
@@ -63,8 +74,10 @@ def _json_rows(path: Path, name: str) -> Iterator[Row]:
 def _array_rows(path: Path, name: str) -> Iterator[Row]:
     import msgspec
 
+    with unpacked(path) as file:
+        data = file.read().removeprefix(b"\xef\xbb\xbf")
     try:
-        items = msgspec.json.decode(path.read_bytes().removeprefix(b"\xef\xbb\xbf"), type=list[msgspec.Raw])
+        items = msgspec.json.decode(data, type=list[msgspec.Raw])
     except ValueError as error:
         raise click.ClickException(f"{path}: not a JSON array: {error}") from error
     for number, item in enumerate(items, 1):
@@ -87,9 +100,9 @@ def _json_row(text: bytes, origin: Origin) -> Row:
 
 def _csv_rows(path: Path, name: str) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)  # the default of 128 KiB is shorter than some programs
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with unpacked(path) as packed, io.TextIOWrapper(packed, "utf-8-sig", newline="") as file:
         # strict: else a quote that never closes swallows the rest of the file as one field
-        reader = csv.reader(file, "excel-tab" if path.suffix == ".tsv" else "excel", strict=True)
+        reader = csv.reader(file, "excel-tab" if ".tsv" in PurePath(name).suffixes[-2:] else "excel", strict=True)
         try:
             columns = next(reader, [])
             number = 0

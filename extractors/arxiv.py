@@ -4,6 +4,9 @@
       type: arxiv
       categories: [cs.LG, cs.AI]   # the newest papers of each, or
       per_category: 7
+      min_section: 100             # a shorter section is rejected
+      figures: true                # write them beside the papers
+      api_url: https://export.arxiv.org/api/query
       ids: ["1706.03762v7"]        # these papers, or
       path: papers/                # your own PDF files, without any network
       delay: 3.0                   # seconds between two requests, as arXiv asks for
@@ -31,6 +34,7 @@ import click
 
 from extractors._download import Broken, Host, is_whole
 from extractors._fetch import Fetch, digest
+from extractors._needs import Needs, files_at
 from extractors._pdf import Pdf, Reading, Unreadable, read_pdf
 from extractors._rows import BadRow
 from extractors._sections import is_references, split_sections
@@ -246,3 +250,28 @@ def _sections(paper: Paper, text: str, origin: dict[str, Any], shortest: int) ->
                 "code": section.text,
                 "metadata": {**metadata, "paper": about, "section": section.title},
             }
+
+
+def needs(*, path: str | None) -> Needs:
+    """The converter, and for the network the client."""
+    return Needs(packages=("pymupdf", "pymupdf4llm", *(() if path else ("requests",))), extra="docs")
+
+
+def is_cached(
+    *,
+    fetch: Fetch,
+    categories: list[str] | None,
+    per_category: int,
+    ids: list[str] | None,
+    path: str | None,
+    api_url: str,
+) -> bool:
+    """Whether the lists of papers and all their PDF files are here."""
+    if path:
+        return any(file.suffix.lower() == ".pdf" for file in files_at(path))
+    here = fetch._replace(offline=True)
+    try:
+        papers = list(_listed(here, Host(api_url, 0), api_url, categories, per_category, ids))
+    except click.ClickException:
+        return False
+    return all(here.cached(file.relative_to(fetch.folder).as_posix()) for _, file in papers)

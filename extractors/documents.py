@@ -5,6 +5,9 @@
       path: papers/              # a file, or a folder with files of any of these formats
       splitter: recursive        # at paragraphs, lines, sentences, words; or character, or token
       chunk_size: 1024           # characters, or tokens
+      separators: ["\\n\\n", " "]  # where recursive may cut, the best place first
+      strip_headers_footers: true    # lines that many pages begin or end with
+      clean_whitespace: true
       overlap: 128
       min_chunk: 100             # a shorter one joins the chunk before it, if the two fit; else it is rejected
       tokenizer: tokenizer.json  # for the splitter token; else words and signs are counted
@@ -31,6 +34,7 @@ from typing import Any, Literal, NamedTuple
 import click
 
 from extractors._docx import read_docx
+from extractors._needs import Needs, files_at
 from extractors._pdf import READERS, Reading, Unreadable
 from extractors._rows import BadRow
 from extractors._tables import Row, read_rows
@@ -253,3 +257,17 @@ def _join_tail(text: str, spans: list[tuple[int, int]], chunking: Chunking) -> l
     cut = chunking.cut
     length = len(cut.offsets(text[start:end])) if cut.offsets else end - start
     return [*spans[:-2], (start, end)] if length <= cut.size + cut.overlap else spans
+
+
+def needs(path: str, *, pdf_reader: str = "pymupdf") -> Needs:
+    """What the formats take that the names of the files tell."""
+    pdf = ("pymupdf", "pymupdf4llm") if pdf_reader == "pymupdf" else (pdf_reader,)
+    readers = {".pdf": pdf, ".docx": ("docx",), ".html": ("bs4",), ".htm": ("bs4",)}
+    formats = {file.suffix.lower() for file in files_at(path)}
+    packages = {name for suffix in formats for name in readers.get(suffix, ())}
+    return Needs(packages=tuple(sorted(packages)), extra="docs")
+
+
+def is_cached(path: str) -> bool:
+    """Whether there is a file to read."""
+    return any(not file.name.startswith(".") for file in files_at(path))

@@ -4,10 +4,11 @@
       type: github
       repo: owner/name            # or a list; or url: any git url; or path: a folder, or a .jsonl of {path, code}
       revision: 0123abc           # a commit, a tag or a branch; write it down, so that the source stays what it is
-      include: ["videos/*.py"]    # patterns; * also matches /
+      include: ["videos/*.py"]    # patterns; * also matches /, and all .py files if left out
       exclude: ["*/tests/*"]
       assets: replace             # pictures become labelled shapes; or reject, or keep
       voiceover: rewrite          # spoken scenes become silent ones; or reject
+      whole_files: true           # one record for each file with a scene, as it is
       keep_imports: [manim_ml]    # packages that are not taken apart, though they stand in the repository
       youtube: {IntroScene: "https://youtu.be/..."}      # by scene or by the start of the path
       path_pattern: 'Day_(?P<day>[0-9]+)'                # its groups go into the metadata,
@@ -22,7 +23,8 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from extractors._fetch import Fetch
-from extractors._repository import chosen, left_out, open_repositories
+from extractors._needs import Needs
+from extractors._repository import chosen, is_at_hand, left_out, open_repositories, what_is_needed
 from extractors._rows import BadRow
 from extractors._scenes import Wishes, rows_of
 
@@ -40,7 +42,6 @@ def extract(
     voiceover: Literal["rewrite", "reject"] = "rewrite",
     whole_files: bool = False,
     keep_imports: list[str] | None = None,
-    licence: str | None = None,
     youtube: dict[str, str] | None = None,
     path_pattern: str | None = None,
     title: str | None = None,
@@ -49,8 +50,21 @@ def extract(
     kept = {"manim", *(keep_imports or [])}
     wishes = Wishes(assets, voiceover, whole_files, kept, youtube or {}, path_pattern, title)
     for repository in open_repositories(fetch, repo, url, path, revision):
-        repository = repository._replace(licence=licence or repository.licence)
         patterns = include or ["*.py"]
         yield from left_out(repository, patterns, exclude or [])
         wanted = [name for name in chosen(repository.files, patterns, exclude or []) if name.endswith(".py")]
         yield from rows_of(repository, wanted, wishes)
+
+
+def needs(
+    *, fetch: Fetch, repo: str | list[str] | None, url: str | None, path: str | None, revision: str | None
+) -> Needs:
+    """The program git, unless the repositories are here already."""
+    return what_is_needed(is_at_hand(fetch, repo, url, path, revision), path)
+
+
+def is_cached(
+    *, fetch: Fetch, repo: str | list[str] | None, url: str | None, path: str | None, revision: str | None
+) -> bool:
+    """Whether every repository is in the cache, or the copy of it is there."""
+    return is_at_hand(fetch, repo, url, path, revision)

@@ -13,6 +13,7 @@
       skip_values: [nan]                # what means that there is nothing
       code_only: false                  # true: the descriptions are dropped and written later
       kind: qa                          # if the answers are not programs
+      needs_key: false                  # true for a gated set: HF_TOKEN is looked for before anything is read
       path: downloads/name              # a local copy, file or folder: nothing is downloaded
 
 All other text columns are kept in the metadata, the split as `split`, and the `error` of a row as `upstream_error`.
@@ -32,12 +33,13 @@ from urllib.parse import quote
 
 import click
 
+from extractors._columns import meaning, rows_of
 from extractors._fetch import Fetch
 from extractors._hub_files import DataFile, choose_files, local_files
 from extractors._hub_net import Busy, patiently, refuse_strangers, save, seconds
-from extractors._hub_rows import meaning, rows_of
+from extractors._needs import Needs
 from extractors._rows import BadRow
-from extractors._tables import FORMATS, read_rows
+from extractors._tables import format_of, read_rows
 
 _ENDPOINT = "https://huggingface.co"
 _FRIENDS = ("huggingface.co", "hf.co")  # the files themselves come from cdn-lfs.hf.co, cas-bridge.xethub.hf.co, ...
@@ -67,6 +69,7 @@ def extract(
     code_only: bool = False,
     kind: str | None = None,
     path: str | None = None,
+    needs_key: bool = False,
 ) -> Iterator[dict[str, Any] | BadRow]:
     """One row for each row of each file of the splits."""
     said = meaning(description_field, code_field, strip_prefix, skip_values, code_only, kind)
@@ -78,8 +81,51 @@ def extract(
     else:
         chosen, origin = _remote_files(dataset, revision, fetch, *wanted)
     for file, local in chosen:
-        rows = read_rows(local, FORMATS[Path(file.path).suffix], file.path)
+        rows = read_rows(local, format_of(file.path) or "", file.path)
         yield from rows_of(rows, said, f"{dataset}: {file.path}", origin, file.split)
+
+
+def needs(
+    dataset: str,
+    *,
+    fetch: Fetch,
+    path: str | None,
+    revision: str,
+    subset: str | None,
+    split: str | None,
+    data_files: str | list[str] | None,
+    needs_key: bool,
+) -> Needs:
+    """The client and the key for a download; pyarrow for the files that are known, or in case there are some."""
+    files = _at_hand(dataset, fetch, path, revision, subset, split, data_files)
+    if files is None and not path:
+        keys = ("HF_TOKEN",) if needs_key else ()
+        return Needs(packages=("httpx2", "huggingface_hub", "pyarrow"), keys=keys)
+    return Needs(packages=("pyarrow",) if any(format_of(file.path) == "parquet" for file in files or []) else ())
+
+
+def is_cached(
+    dataset: str,
+    *,
+    fetch: Fetch,
+    path: str | None,
+    revision: str,
+    subset: str | None,
+    split: str | None,
+    data_files: str | list[str] | None,
+) -> bool:
+    """Whether all files of the splits are here."""
+    return _at_hand(dataset, fetch, path, revision, subset, split, data_files) is not None
+
+
+def _at_hand(dataset: str, fetch: Fetch, path: str | None, revision: str, *wanted: Any) -> list[DataFile] | None:
+    """The files, if no network is needed for them."""
+    try:
+        if path:
+            return [file for file, _ in local_files(path, dataset, *wanted)]
+        return [file for file, _ in _remote_files(dataset, revision, fetch._replace(offline=True), *wanted)[0]]
+    except click.ClickException:
+        return None
 
 
 def _remote_files(
@@ -196,6 +242,8 @@ def _plain_errors(dataset: str, revision: str) -> Iterator[None]:
         raise click.ClickException(f"{dataset}: the hub says {status}: {_reason(error, dataset, revision)}") from error
     except errors.OfflineModeIsEnabled as error:
         raise click.ClickException(f"{dataset}: not in the cache, and HF_HUB_OFFLINE forbids the download") from error
+    except httpx2.ConnectError as error:
+        raise click.ClickException(f"{dataset}: no connection to {_endpoint()} ({_first_line(error)})") from error
     except httpx2.HTTPError as error:
         raise click.ClickException(f"{dataset}: the download is broken: {_first_line(error)}; run again") from error
 

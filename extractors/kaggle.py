@@ -8,6 +8,7 @@
       description_field: [good, or_else]  # leave it and code_field out to have them detected
       code_field: Code
       strip_prefix, skip_values, code_only, kind    # as in the type huggingface
+      needs_key: false                  # true for a set with terms to accept: the key is looked for before all else
       path: downloads/archive.zip       # a local copy, file, zip or folder: nothing is downloaded
 
 All other text columns are kept in the metadata. The key stands in ~/.kaggle/kaggle.json or in KAGGLE_USERNAME and
@@ -17,6 +18,7 @@ KAGGLE_KEY; many public sets need none.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import stat
@@ -24,17 +26,18 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import click
 
+from extractors._columns import meaning, rows_of
 from extractors._fetch import Fetch
 from extractors._hub_files import DataFile, choose_files, local_files
-from extractors._hub_net import Busy, patiently, refuse_strangers, save, seconds
-from extractors._hub_rows import meaning, rows_of
+from extractors._hub_net import Busy, innermost, patiently, refuse_strangers, save, seconds
+from extractors._needs import Needs, files_at
 from extractors._rows import BadRow
-from extractors._tables import FORMATS, read_rows
+from extractors._tables import FORMATS, format_of, read_rows
 
 _FRIENDS = ("kaggle.com", "storage.googleapis.com", "kaggleusercontent.com")
 _TIMEOUT = (10, 60)
@@ -58,6 +61,7 @@ def extract(
     code_only: bool = False,
     kind: str | None = None,
     path: str | None = None,
+    needs_key: bool = False,
 ) -> Iterator[dict[str, Any] | BadRow]:
     """One row for each row of each table."""
     said = meaning(description_field, code_field, strip_prefix, skip_values, code_only, kind)
@@ -71,8 +75,53 @@ def extract(
         origin["revision"] = str(number)
     with ExitStack() as stack:
         for table, local in _tables(place, name, dataset, file, stack):
-            rows = read_rows(local, FORMATS[Path(table.path).suffix], table.path)
+            rows = read_rows(local, format_of(table.path) or "", table.path)
             yield from rows_of(rows, said, f"{dataset}: {table.path}", origin, None)
+
+
+def needs(
+    dataset: str, *, fetch: Fetch, file: str | None, version: int | None, path: str | None, needs_key: bool
+) -> Needs:
+    """The client and the key for a download, and pyarrow unless it is known that no table is Parquet."""
+    found = _at_hand(dataset, fetch, file, version, path)
+    tables = [file] if file else [] if found is None else _names(found)
+    packages = ("pyarrow",) if not tables or any(format_of(name) in ("parquet", None) for name in tables) else ()
+    if path or found:
+        return Needs(packages=packages)
+    keys = ("KAGGLE_USERNAME", "KAGGLE_KEY") if needs_key and not _has_key() else ()
+    return Needs(packages=("kagglehub", "requests", *packages), keys=keys)
+
+
+def is_cached(dataset: str, *, fetch: Fetch, file: str | None, version: int | None, path: str | None) -> bool:
+    """Whether the file or the archive is here."""
+    return _at_hand(dataset, fetch, file, version, path) is not None
+
+
+def _at_hand(dataset: str, fetch: Fetch, file: str | None, version: int | None, path: str | None) -> Path | None:
+    """The folder, the archive or the table, if no network is needed for it."""
+    if path:
+        return Path(path).expanduser() if Path(path).expanduser().exists() else None
+    try:
+        return _download(dataset, file, version, fetch._replace(offline=True))[0]
+    except click.ClickException:
+        return None
+
+
+def _names(place: Path) -> list[str]:
+    """The tables in a folder or in an archive, or the name of the one file."""
+    if place.is_dir():
+        return [path.name for path in files_at(str(place)) if format_of(path)]
+    try:
+        with zipfile.ZipFile(place) as members:
+            return [name for name in members.namelist() if format_of(name)]
+    except zipfile.BadZipFile:
+        return [place.name]
+
+
+def _has_key() -> bool:
+    folder = Path(os.environ.get("KAGGLE_CONFIG_DIR") or "~/.kaggle").expanduser()
+    in_file = any((folder / name).is_file() for name in ("kaggle.json", "access_token"))
+    return in_file or bool(os.environ.get("KAGGLE_API_TOKEN"))
 
 
 def _tables(place: Path, name: str, dataset: str, file: str | None, stack: ExitStack) -> list[tuple[DataFile, Path]]:
@@ -80,7 +129,7 @@ def _tables(place: Path, name: str, dataset: str, file: str | None, stack: ExitS
     if place.is_dir() or not place.is_file():
         return local_files(str(place), dataset, None, None, file)
     if not _is_zip(place):
-        if Path(name).suffix not in FORMATS:
+        if not format_of(name):
             raise click.ClickException(f"{dataset}: {name}: neither a zip archive nor one of {', '.join(FORMATS)}")
         return [(DataFile(name, None), place)]
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -101,8 +150,8 @@ def _unpack(archive: Path, folder: Path, who: str) -> dict[str, Path]:
         with zipfile.ZipFile(archive) as members:
             _refuse_bad_members(members.infolist(), who)
             for number, member in enumerate(members.infolist()):
-                if PurePosixPath(member.filename).suffix in FORMATS:
-                    target = folder / f"{number}{PurePosixPath(member.filename).suffix}"
+                if format_of(member.filename):
+                    target = folder / str(number)
                     with members.open(member) as packed, target.open("wb") as file:
                         shutil.copyfileobj(packed, file, 1 << 20)
                     unpacked[member.filename] = target
@@ -234,6 +283,10 @@ def _plain(error: Any, dataset: str) -> Exception:
     status = error.response.status_code if error.response is not None else None
     if status == 429:
         return Busy(seconds(error.response.headers.get("Retry-After")))
+    import requests
+
+    if isinstance(error, requests.ConnectionError):
+        return click.ClickException(f"{dataset}: no connection to Kaggle ({innermost(error)})")
     if status is None:
         return click.ClickException(f"{dataset}: the download is broken: {type(error).__name__}: {error}; run again")
     key = "the key in ~/.kaggle/kaggle.json or KAGGLE_USERNAME and KAGGLE_KEY is missing, wrong, or not let in"

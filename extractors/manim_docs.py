@@ -18,6 +18,7 @@ Every block that is left out is a reject with the reason. Nothing of a page is e
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,10 +31,11 @@ from extractors._archives import read_pages
 from extractors._directives import first_words, last_words
 from extractors._fetch import Fetch
 from extractors._html import Code, OnlyCopy, Piece, Prose, links, read_page
+from extractors._needs import Needs
 from extractors._plain import read_text
 from extractors._rows import BadRow
 from extractors._site import NotThere, Site
-from extractors._tables import FORMATS, read_rows
+from extractors._tables import format_of, read_rows
 
 _IMPORT = re.compile(r"^\s*(?:from|import) manim\b", re.MULTILINE)
 _SCENE_CLASS = re.compile(r"^class (\w+)\([^)]*Scene\w*\s*[,)]", re.MULTILINE)
@@ -73,11 +75,11 @@ def extract(
     delay: float = 1.0,
 ) -> Iterator[dict[str, Any] | BadRow]:
     """One row for each code block; the same code a second time is a reject that names the first place."""
-    _check_packages(path)
+    _check_packages(needs_client=not path)
     for name, value, least in (("context_words", context_words, 1), ("max_pages", max_pages, 1), ("delay", delay, 0)):
         if value < least:
             raise click.UsageError(f"manim_docs: {name}: {value}, must be at least {least}")
-    root = url if url.endswith("/") else f"{url}/"
+    root = _root(url)
     choice = _Choice(snippets, include_non_manim, min_lines, context_words)
     found = _local_pages(path, root, pages) if path else _site_pages(Site(root, fetch, delay), pages, max_pages)
     seen: dict[str, str] = {}
@@ -86,13 +88,39 @@ def extract(
             yield page
         else:
             yield from _rows(page, choice, seen)
+    if not path:
+        fetch.folder.mkdir(parents=True, exist_ok=True)
+        _mark(fetch, root, pages, max_pages).touch()
 
 
-def _check_packages(path: str | None) -> None:
+def needs(*, fetch: Fetch, url: str, path: str | None, pages: list[str] | None, max_pages: int) -> Needs:
+    """The parser, and for the site the client."""
+    at_hand = path or is_cached(fetch=fetch, url=url, path=path, pages=pages, max_pages=max_pages)
+    return Needs(packages=("bs4",) if at_hand else ("bs4", "requests"))
+
+
+def is_cached(*, fetch: Fetch, url: str, path: str | None, pages: list[str] | None, max_pages: int) -> bool:
+    """Whether an earlier run got to the last page, or the copy is there."""
+    if path:
+        return Path(path).expanduser().exists()
+    return not fetch.refresh and _mark(fetch, _root(url), pages, max_pages).is_file()
+
+
+def _mark(fetch: Fetch, root: str, pages: list[str] | None, most: int) -> Path:
+    """The file that stands in the cache once every page does: which those are, only reading all of them would tell."""
+    key = json.dumps([root, pages, most])
+    return fetch.folder / f"{hashlib.sha256(key.encode()).hexdigest()}.whole"
+
+
+def _root(url: str) -> str:
+    return url if url.endswith("/") else f"{url}/"
+
+
+def _check_packages(*, needs_client: bool) -> None:
     try:
         import bs4  # noqa: F401
 
-        if not path:
+        if needs_client:
             import requests  # noqa: F401
     except ImportError as error:
         raise click.UsageError(f"manim_docs needs {error.name}: pip install 'linemill[sources]'") from error
@@ -185,7 +213,7 @@ def _local_pages(path: str, root: str, wanted: list[str] | None) -> Iterator[_Pa
     place = Path(path).expanduser()
     if not place.exists():
         raise click.ClickException(f"{path}: no such file or folder")
-    if place.suffix in FORMATS:
+    if format_of(place):
         yield from _table_pages(place)
         return
     missing = set(wanted or [])
@@ -200,7 +228,7 @@ def _local_pages(path: str, root: str, wanted: list[str] | None) -> Iterator[_Pa
 
 
 def _table_pages(place: Path) -> Iterator[_Page | BadRow]:
-    for row in read_rows(place, FORMATS[place.suffix], place.name):
+    for row in read_rows(place, format_of(place) or "", place.name):
         if isinstance(row, BadRow):
             yield row
             continue

@@ -13,7 +13,6 @@ no dependencies). Nothing of the package is ever imported or run.
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import Distribution, distributions
@@ -24,6 +23,8 @@ import click
 
 from extractors._directives import Block, find_blocks
 from extractors._fetch import Fetch, digest
+from extractors._needs import Needs
+from extractors._programs import run_program
 from extractors._rows import BadRow
 
 _STAR_IMPORT = re.compile(r"^from manim import \*", re.MULTILINE)
@@ -45,6 +46,22 @@ def extract(
             yield BadRow("file_not_python", f"{name}: {error}", origin)
         except SyntaxError as error:
             yield BadRow("file_not_python", f"{name}: line {error.lineno}: {error.msg}", origin)
+
+
+def needs(*, fetch: Fetch, version: str, sha256: str | None, path: str | None) -> Needs:
+    """The installer, when there is no other way to the wheel."""
+    at_hand = path or is_cached(fetch=fetch, version=version, sha256=sha256, path=path)
+    return Needs() if at_hand else Needs(packages=("pip",), extra="")
+
+
+def is_cached(*, fetch: Fetch, version: str, sha256: str | None, path: str | None) -> bool:
+    """Whether a wheel or the installed package is here."""
+    if path:
+        return Path(path).expanduser().exists()
+    try:
+        return _find(fetch._replace(offline=True), version, sha256) is not None
+    except click.ClickException:
+        return False
 
 
 def _row(block: Block, origin: dict[str, Any], licence: str | None) -> dict[str, Any] | BadRow:
@@ -104,11 +121,14 @@ def _python_files(package: Distribution) -> list[str]:
 def _download(version: str, folder: Path) -> None:
     # Only wheels: to build a source package would run its code.
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    pip += ["--retries=2", "--timeout=15", "--no-input"]
     command = [*pip, "--only-binary=:all:", "--dest", str(folder), f"manim=={version}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_program(command)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["pip said nothing"]
         reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
+        # What pip says last would blame the version.
+        reason = "no connection to the package index" if "connection broken by" in done.stderr else reason
         raise click.ClickException(f"pip download manim=={version}: {reason}; or give the wheel with 'path: FILE'")
 
 

@@ -9,7 +9,7 @@ A file-to-file stage gets its options, its rejects, its ledger, its worker proce
 """
 
 from schema._commit import Held, atomic, folder, lock
-from schema._contract import CONTEXT, Contract, options
+from schema._contract import CONTEXT, Contract, folder_options, options
 from schema._convert import to_record
 from schema._files import Reject, ledger_path, read, rejects, rejects_path, write
 from schema._identity import (
@@ -24,19 +24,26 @@ from schema._identity import (
     share,
 )
 from schema._ledger import audit, file_facts, write_ledger
+from schema._near import Bridge, Finder, Link, Marks, MarkWriter, links, marks, sides
 from schema._record import SCHEMA_FILE, Fault, Record, canonical, encode, problem, sha256
 from schema._report import Failure, Incomplete, group, log, main, progress, set_verbosity
 from schema._stage import Run, run
+from schema._tokens import parses
 
 __all__ = [
     "CONTEXT",
     "SCHEMA_FILE",
     "VERSION",
+    "Bridge",
     "Contract",
     "Failure",
     "Fault",
+    "Finder",
     "Held",
     "Incomplete",
+    "Link",
+    "MarkWriter",
+    "Marks",
     "Record",
     "Reject",
     "Run",
@@ -52,12 +59,16 @@ __all__ = [
     "encode",
     "file_facts",
     "folder",
+    "folder_options",
     "group",
     "ledger_path",
+    "links",
     "lock",
     "log",
     "main",
+    "marks",
     "options",
+    "parses",
     "problem",
     "progress",
     "read",
@@ -68,6 +79,7 @@ __all__ = [
     "set_verbosity",
     "sha256",
     "share",
+    "sides",
     "to_record",
     "write",
     "write_ledger",

@@ -104,6 +104,14 @@ def folder(path: PathLike) -> Iterator[Path]:
 
 
 @contextmanager
+def together_in(path: PathLike, names: list[str]) -> Iterator[list[Sink]]:
+    """Files of one folder that are written at the same time and switched as one set."""
+    with folder(path) as staging, ExitStack() as stack:
+        target = Path(path).absolute()
+        yield [_open_sink(staging / name, target / name, stack) for name in names]
+
+
+@contextmanager
 def lock(path: Path) -> Iterator[None]:
     """Hold `path` for this process; the system lets go of it when the process ends, however it ends."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -37,29 +37,53 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of the contract; the command gets them as one parameter, `contract`."""
 
     @wraps(command)
-    def with_contract(verbose: bool, quiet: bool, rejects: str | None, **others: Any) -> Any:
-        _report.set_verbosity(1 if verbose else -1 if quiet else 0)
-        told = {field.name: others.pop(field.name) for field in fields(Contract) if field.name != "rejects"}
-        contract = Contract(rejects=rejects or rejects_path(told["output"]), **told)
-        _check_places(contract)
+    def with_contract(rejects: str | None, **others: Any) -> Any:
+        contract = _contract(others, rejects or rejects_path(others["output"]))
+        if contract.output != "-" and Path(contract.output).is_dir():
+            raise click.UsageError(f"--output {contract.output}: is a folder; name a file in it")
         return command(contract=contract, **others)
 
-    for option in reversed(_OPTIONS):
+    for option in reversed([_INPUT, _OUTPUT, _REJECTS, *_OPTIONS]):
         option(with_contract)
     return with_contract
 
 
+def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for a stage whose output is a folder of files, its rejects among them (see `run`, parts)."""
+
+    @wraps(command)
+    def with_contract(**others: Any) -> Any:
+        place = Path(others["output"])
+        if others["output"] == "-" or (place.exists() and not place.is_dir()):
+            raise click.UsageError(f"--output {place}: several files are written; name a folder")
+        return command(contract=_contract(others, str(place / "rejects.jsonl")), **others)
+
+    for option in reversed([_INPUT, _FOLDER, *_OPTIONS]):
+        option(with_contract)
+    return with_contract
+
+
+def _contract(others: dict[str, Any], rejects: str) -> Contract:
+    """Take the options of the contract out of all others, and check them."""
+    verbose, quiet = others.pop("verbose"), others.pop("quiet")
+    _report.set_verbosity(1 if verbose else -1 if quiet else 0)
+    told = {field.name: others.pop(field.name) for field in fields(Contract) if field.name != "rejects"}
+    contract = Contract(rejects=rejects, **told)
+    _check_places(contract)
+    return contract
+
+
+_INPUT = click.option(
+    "--input", required=True, metavar="FILE", help='Record file of any known shape; "-" is standard input.'
+)
+_OUTPUT = click.option(
+    "--output", required=True, metavar="FILE", help='File to write, replaced only on success; "-" is standard output.'
+)
+_FOLDER = click.option(
+    "--output", required=True, metavar="DIR", help="Folder to write; its files are replaced as a set, only on success."
+)
+_REJECTS = click.option("--rejects", metavar="FILE", help="Where rejected rows go.  [default: OUTPUT's .rejects.jsonl]")
 _OPTIONS = [
-    click.option(
-        "--input", required=True, metavar="FILE", help='Record file of any known shape; "-" is standard input.'
-    ),
-    click.option(
-        "--output",
-        required=True,
-        metavar="FILE",
-        help='File to write, replaced only on success; "-" is standard output.',
-    ),
-    click.option("--rejects", metavar="FILE", help="Where rejected rows go.  [default: OUTPUT's .rejects.jsonl]"),
     click.option("--where", metavar="JQ", help="Take only the rows for which this jq program gives something true."),
     click.option("--limit", type=click.IntRange(1), metavar="N", help="Stop after this many rows."),
     click.option("--seed", default=42, help="Decides everything that is left to chance."),
@@ -84,12 +108,10 @@ _OPTIONS = [
 
 
 def _check_places(contract: Contract) -> None:
-    source, target = Path(contract.input), Path(contract.output)
+    source = Path(contract.input)
     if contract.input != "-" and not source.is_file():
         what = "is a folder, not a file" if source.is_dir() else "there is no such file"
         raise click.UsageError(f"--input {source}: {what}")
-    if contract.output != "-" and target.is_dir():
-        raise click.UsageError(f"--output {target}: is a folder; name a file in it")
     for name in ("output", "rejects"):
         place = getattr(contract, name)
         if "-" not in (place, contract.input) and Path(place).exists() and source.samefile(place):

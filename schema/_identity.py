@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import re
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
 from schema._convert import drop_placeholder
 from schema._record import Record, canonical, sha256
+from schema._tokens import normal_form
 
 VERSION = "0.1.0"
 
@@ -48,28 +47,7 @@ def add_lineage(
 
 def code_fingerprint(code: str) -> str:
     """Equal for programs that differ in comments, blank lines and formatting alone; strings and blocks count."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            normal = _dump(ast.parse(code))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        # Text, or broken code: only spaces at line ends and blank lines are known to mean nothing.
-        normal = "\n".join(line for line in (line.rstrip() for line in code.split("\n")) if line)
-    return hashlib.sha256(normal.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _dump(node: object) -> str:
-    """The tree as text that is the same on every version of Python, which ast.dump's is not.
-
-    What is absent is left out: later versions know of more fields, and say so even where they are empty.
-    """
-    if isinstance(node, ast.AST):
-        fields = ((name, getattr(node, name, None)) for name in node._fields)
-        inside = ",".join(f"{name}={_dump(value)}" for name, value in fields if value not in (None, []))
-        return f"{type(node).__name__}({inside})"
-    if isinstance(node, list):
-        return f"[{','.join(map(_dump, node))}]"
-    return ascii(node)  # not repr: which characters it escapes follows the version of Unicode
+    return hashlib.sha256(normal_form(code).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def description_fingerprint(description: str) -> str:

@@ -160,7 +160,8 @@ def _audit_rows(ledger: dict[str, Any], folder: Path) -> list[str]:
         taken = counts["in"] + counts.get("not_selected", 0)
         faults += [f"the input holds {found:,} rows, not {taken:,}"] if found != taken else []
     files = [folder / facts["path"] for facts in ledger["outputs"] if facts["rows"] is not None]
-    kept, expected = sum(map(_count, files)), counts["kept"] + counts.get("augmented", 0)
+    expected = counts.get("made", counts["kept"] + counts.get("augmented", 0))
+    kept = sum(map(_count, files))
     if files and kept != expected:
         faults.append(f"the outputs hold {kept:,} rows, not {expected:,}")
     if ledger["rejects"] and ledger["rejects"]["sha256"]:

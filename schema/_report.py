@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -39,20 +40,23 @@ def log(message: str, *, level: int = 0) -> None:
         click.echo(message, err=True)
 
 
-def progress(items: Iterable[T], label: str) -> Iterator[T]:
-    """The items; on a terminal, with a line that shows how many have gone by."""
+def progress(items: Iterable[T], label: str, note: Callable[[], str] = str) -> Iterator[T]:
+    """The items; on a terminal, with a line that shows how many have gone by, and the note."""
     if _verbosity < 0 or not sys.stderr.isatty():
         yield from items
         return
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}: {task.completed:,} rows"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None)
+    text = TextColumn("{task.description}: {task.completed:,} rows {task.fields[note]}")
+    with Progress(SpinnerColumn(), text, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None, note="")
+        shown = 0.0
         for position, item in enumerate(items, 1):
-            if position % _UPDATE_EVERY == 0:
-                bar.update(task, completed=position)
+            # By the clock as well: rows that are asked about can take seconds.
+            if position % _UPDATE_EVERY == 0 or time.monotonic() > shown + 0.5:
+                shown = time.monotonic()
+                bar.update(task, completed=position, note=note())
             yield item
 
 

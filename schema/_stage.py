@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import click
 
 from schema import _report
-from schema._commit import Sink, together
+from schema._commit import Sink, together, together_in
 from schema._contract import Contract, selector
 from schema._files import Unreadable, ledger_path, rejected, revive, source_name
 from schema._identity import add_lineage, adopt, content_hash
@@ -85,18 +85,25 @@ def _process_row(row: Row, setting: Setting, work: Work) -> Outcome:
     return setting.kept(result, content_hash(record))
 
 
+class Files(NamedTuple):
+    """What a run writes: its rows by the name of their file, its rejects, its ledger."""
+
+    rows: dict[str, Sink]
+    rejects: Sink
+    ledger: Sink | None
+
+
 class Run:
     """One run of a file-to-file stage: takes rows, writes outcomes, counts everything."""
 
-    def __init__(
-        self, setting: Setting, contract: Contract, put: Callable[[bytes], Any], put_reject: Callable[[bytes], Any]
-    ):
-        self.setting, self.contract = setting, contract
+    def __init__(self, setting: Setting, contract: Contract, files: Files):
+        self.setting, self.contract, self.files = setting, contract, files
         self.counts: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
         self.extra: dict[str, Any] = {}
+        self.note: Callable[[], str] = str  # what the progress bar says besides the number of rows
         self.missing: list[str] = []
-        self._put, self._put_reject = put, put_reject
+        self.made: Counter[str] = Counter()  # rows by the file they went to
         self._received: dict[str, deque[tuple[str, int]]] = {}
 
     def map(self, work: Work) -> None:
@@ -129,6 +136,27 @@ class Run:
         """Write a record that came from `records`, changed or not."""
         self._settle(self.setting.kept(record, self._came_as(record)[0], request))
 
+    def make(
+        self, record: Record, rows: Sequence[Record], request: str | None = None, parts: Sequence[str] = ()
+    ) -> None:
+        """Write the rows that were made of a record that came from `records`: it counts as kept, they as made.
+
+        Each row goes on with the history of the record; with `parts`, each row goes to the part of the same place.
+        """
+        if not rows:
+            raise ValueError("nothing was made of a record: it is to be rejected with its reason")
+        parent = self._came_as(record)[0]
+        for row, part in zip(rows, parts or [next(iter(self.files.rows))] * len(rows), strict=True):
+            self.files.rows[part].write(self.setting.kept(row, parent, request).data)
+            self.made[part] += 1
+        self.counts["kept"] += 1
+
+    def augment(self, record: Record, variants: Sequence[Record]) -> None:
+        """Write a record that came from `records`, and behind it rows that say the same in other words."""
+        self.keep(record)
+        for variant in variants:
+            self._settle(self.setting.kept(variant, content_hash(record))._replace(kind="augmented"))
+
     def reject(self, record: Record, fault: Fault) -> None:
         """Write a record that came from `records` to the rejects file."""
         self._settle(self.setting.rejected(record, fault, self._came_as(record)[1]))
@@ -147,7 +175,7 @@ class Run:
         return came_as
 
     def _rows(self) -> Iterator[Row]:
-        return _report.progress(rows(self.contract.input), self.setting.stage)
+        return _report.progress(rows(self.contract.input), self.setting.stage, lambda: self.note())
 
     def _outcomes(self, work: Callable[[list[Row]], list[Outcome]]) -> Iterator[Outcome]:
         source = self._rows()
@@ -175,40 +203,45 @@ class Run:
 
     def _settle(self, outcome: Outcome) -> None:
         self.counts[outcome.kind] += 1
-        if outcome.kind == "kept":
-            self._put(outcome.data)
+        if outcome.kind in ("kept", "augmented"):
+            next(iter(self.files.rows.values())).write(outcome.data)
         elif outcome.kind == "rejected":
             self.reasons[outcome.reason] += 1
-            self._put_reject(outcome.data)
+            self.files.rejects.write(outcome.data)
             if self.contract.strict:
                 raise _report.Failure(f"--strict: {outcome.reason}: {outcome.message}; nothing was written")
 
     def totals(self) -> dict[str, int]:
         kept, rejected = self.counts["kept"], self.counts["rejected"]
-        totals = {"in": kept + rejected, "kept": kept, "rejected": rejected, "merged": 0, "augmented": 0}
+        totals = {"in": kept + rejected, "kept": kept, "rejected": rejected, "merged": 0}
+        totals["augmented"] = self.counts["augmented"]
+        if self.made:
+            totals["made"] = self.made.total()
         return totals | ({"not_selected": self.counts["not_selected"]} if self.contract.where else {})
 
 
 @contextmanager
-def run(stage: str, contract: Contract, *, params: dict[str, Any]) -> Iterator[Run]:
+def run(stage: str, contract: Contract, *, params: dict[str, Any], parts: Sequence[str] = ()) -> Iterator[Run]:
     """Open the files of one run and commit them together when the block ends well.
 
-    `params` are the options that shape the result: they go into each record's history.
+    `params` are the options that shape the result: they go into each record's history. With `parts` the output is a
+    folder that gets a file of each of these names, and every row is made by `Run.make`.
     """
     setting = Setting(stage, source_name(contract.input), contract.where, params)
-    read = file_facts(contract.input, near=Path(contract.output).absolute().parent, count=False)
+    near = Path(contract.output).absolute() if parts else Path(contract.output).absolute().parent
+    read = file_facts(contract.input, near=near, count=False)
     with ExitStack() as stack:
-        output, rejects, ledger = _open_outputs(stack, contract)
-        current = Run(setting, contract, output.write, rejects.write)
+        files = _open_folder(stack, contract, parts) if parts else _open_files(stack, contract)
+        current = Run(setting, contract, files)
         yield current
-        if ledger is not None:
-            output.close()
-            rejects.close()
-            ledger.write(_ledger(current, read, output, rejects))
+        if files.ledger is not None:
+            for sink in (*files.rows.values(), files.rejects):
+                sink.close()
+            files.ledger.write(_ledger(current, read, near))
     _say_what_happened(current)
 
 
-def _open_outputs(stack: ExitStack, contract: Contract) -> tuple[Sink, Sink, Sink | None]:
+def _open_files(stack: ExitStack, contract: Contract) -> Files:
     """Where rows, rejects and the ledger go; the rows' file is renamed last."""
     names = [name for name in (contract.rejects, contract.output) if name != "-"]
     paths = [Path(name) for name in names]
@@ -219,25 +252,33 @@ def _open_outputs(stack: ExitStack, contract: Contract) -> tuple[Sink, Sink, Sin
         stack.callback(sys.stdout.buffer.flush)
     output = opened[Path(contract.output)] if contract.output != "-" else Sink("-", sys.stdout.buffer.write)
     rejects = opened[Path(contract.rejects)] if contract.rejects != "-" else Sink("-", _echo)
-    return output, rejects, opened.get(ledger_path(contract.output)) if contract.output != "-" else None
+    ledger = opened.get(ledger_path(contract.output)) if contract.output != "-" else None
+    return Files({contract.output: output}, rejects, ledger)
+
+
+def _open_folder(stack: ExitStack, contract: Contract, parts: Sequence[str]) -> Files:
+    names = [*parts, Path(contract.rejects).name, "ledger.json"]
+    *rows, rejects, ledger = stack.enter_context(together_in(contract.output, names))
+    return Files(dict(zip(parts, rows, strict=True)), rejects, ledger)
 
 
 def _echo(line: bytes) -> None:
     click.echo(line.rstrip(b"\n"), err=True)
 
 
-def _ledger(current: Run, read: dict[str, Any], output: Sink, rejects: Sink) -> bytes:
-    contract, totals = current.contract, current.totals()
-    near = Path(contract.output).absolute().parent
+def _ledger(current: Run, read: dict[str, Any], near: Path) -> bytes:
+    contract, totals, files = current.contract, current.totals(), current.files
     told = asdict(contract)
     options = {name: told[name] for name in ("where", "limit", "seed", "strict", "max_reject_rate")}
     taken = totals["in"] + totals.get("not_selected", 0)
+    plain = dict.fromkeys(files.rows, totals["kept"] + totals["augmented"])
+    written = current.made if current.made or len(files.rows) > 1 else plain
     return build_ledger(
         near,
         stage=current.setting.stage,
         inputs=[read | {"rows": taken if contract.limit is None else None}],
-        outputs=[output.facts(near) | {"rows": totals["kept"]}],
-        rejects=None if rejects.path == "-" else rejects.facts(near) | {"rows": totals["rejected"]},
+        outputs=[sink.facts(near) | {"rows": written[part]} for part, sink in files.rows.items()],
+        rejects=None if files.rejects.path == "-" else files.rejects.facts(near) | {"rows": totals["rejected"]},
         counts=totals,
         reasons=dict(current.reasons),
         options=options | current.setting.params,
@@ -248,9 +289,11 @@ def _ledger(current: Run, read: dict[str, Any], output: Sink, rejects: Sink) -> 
 def _say_what_happened(current: Run) -> None:
     totals, contract = current.totals(), current.contract
     skipped = f" ({totals['not_selected']:,} not selected)" if totals.get("not_selected") else ""
+    made = f", {totals['made']:,} rows made" if "made" in totals else ""
+    made += f", {totals['augmented']:,} augmented" if totals["augmented"] else ""
     _report.log(
         f"{current.setting.stage}: {totals['in']:,} in{skipped}, {totals['kept']:,} kept, "
-        f"{totals['rejected']:,} rejected -> {contract.output}"
+        f"{totals['rejected']:,} rejected{made} -> {contract.output}"
     )
     for reason, count in current.reasons.most_common():
         _report.log(f"  {count:,} {reason}", level=0 if contract.rejects != "-" else 1)

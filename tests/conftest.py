@@ -20,7 +20,12 @@ class {name}(Scene):
         self.play(Create(shape))
         self.play(shape.animate.shift({way}))
         self.wait()
+        self.play({numbers})
 """
+# Two scenes that differ in a shape and a colour are nearly the same, and one of them would be merged.
+DIFFERENT = ", ".join(
+    ["Text('{0} {0}').shift([{0}, -{0}, {0}])", "Dot().scale({0})", "Line([{0}, 1, {0}], [3, {0}, {0}])"] * 2
+)
 # No key, no home, no hub: what a test does must not depend on who runs it.
 CLEAN = {
     "PATH": os.environ["PATH"],
@@ -56,7 +61,7 @@ def record(number=0, **changes):
     shape = ("Circle", "Square", "Triangle", "Star", "Dot")[number % 5]
     colour = ("RED", "BLUE", "GREEN", "YELLOW")[number // 5 % 4]
     way = ("LEFT", "RIGHT", "UP", "DOWN")[number // 20 % 4]
-    code = SCENE.format(name=f"Scene{number}", shape=shape, colour=colour, way=way)
+    code = SCENE.format(name=f"Scene{number}", shape=shape, colour=colour, way=way, numbers=DIFFERENT.format(number))
     description = (
         f"Create a Manim animation that draws a {colour.lower()} {shape.lower()} and moves it {way.lower()} ({number})."
     )

@@ -1,10 +1,12 @@
-"""A loopback server that speaks like OpenAI (chat completions) and Anthropic (messages), with a log of all requests.
+"""A loopback server that speaks like OpenAI (chat completions, files, batches; Gemini through the same) and Anthropic
+(messages, batches), with a log of all requests.
 
     with FakeLLM() as server:
         run_script(..., "--base-url", server.url("openai"), ...)
         assert len(server.log) == 1
 
-`server.plan` decides what happens to a call: it gets the Call and returns a Reply, or None for a good answer.
+`server.plan` decides what happens to a call: it gets the Call and returns a Reply, or None for a good answer. It
+decides for each request of a batch, too: the status 0 is one that has expired. A batch ends at the second look.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import asyncio
 import hashlib
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +28,8 @@ class Call:
     body: dict
     number: int  # of all calls
     attempt: int  # of calls with the same text
+    batch: str | None = None
+    billed: bool = False
 
     @property
     def prompt(self) -> str:
@@ -93,6 +98,9 @@ class FakeLLM:
         self.log: list[Call] = []
         self.in_flight = self.most_in_flight = 0
         self.attempts: Counter[str] = Counter()
+        self.files: dict[str, bytes] = {}
+        self.batches: dict[str, dict] = {}
+        self.lose_batch = False  # take the next batch, and say nothing
         self.loop = asyncio.new_event_loop()
         self.ready = threading.Event()
         self.thread = threading.Thread(target=self.run, daemon=True)
@@ -107,10 +115,21 @@ class FakeLLM:
         self.thread.join(10)
 
     def url(self, api: str) -> str:
-        return f"http://127.0.0.1:{self.port}{'/v1' if api == 'openai' else ''}"
+        paths = {"openai": "/v1", "gemini": "/v1beta/openai"}
+        return f"http://127.0.0.1:{self.port}{paths.get(api, '')}"
+
+    @property
+    def billed(self) -> list[Call]:
+        """The calls that have cost something, whether or not anybody heard the answer."""
+        return [call for call in self.log if call.billed]
 
     def reset(self) -> None:
         self.plan = lambda call: None
+        self.reset_log()
+        self.files.clear()
+        self.batches.clear()
+
+    def reset_log(self) -> None:
         self.log.clear()
         self.attempts.clear()
         self.most_in_flight = 0
@@ -146,24 +165,113 @@ class FakeLLM:
     async def one(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         lines = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
-        body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))))
-        api = "openai" if lines[0].split()[1] == "/v1/chat/completions" else "anthropic"
-        assert api == "openai" or lines[0].split()[1] == "/v1/messages", lines[0]
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+        method, path = lines[0].split()[:2]
+        path = path.partition("?")[0]
         key = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
-        call = Call(api, key, body, len(self.log), 0)
-        call.attempt = self.attempts[call.prompt]
-        self.attempts[call.prompt] += 1
-        self.log.append(call)
-        self.in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        try:
-            reply = self.plan(call) or good(call)
-            await asyncio.sleep(reply.delay)
-        finally:
-            self.in_flight -= 1
+        if path.endswith("/chat/completions") or path == "/v1/messages":
+            reply = await self.answer("anthropic" if path == "/v1/messages" else "openai", key, json.loads(body))
+        else:
+            reply = self.batching(method, path, headers, body, key)
         if reply.drop:
             raise ConnectionResetError
         told = {"content-type": "application/json", **reply.headers, "content-length": len(reply.body)}
         lines = [f"HTTP/1.1 {reply.status} X", *(f"{name}: {value}" for name, value in told.items())]
         writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + reply.body)
         await writer.drain()
+
+    def called(self, api: str, key: str, body: dict, batch: str | None = None) -> tuple[Call, Reply]:
+        call = Call(api, key, body, len(self.log), 0, batch)
+        call.attempt = self.attempts[call.prompt]
+        self.attempts[call.prompt] += 1
+        self.log.append(call)
+        reply = self.plan(call) or good(call)
+        call.billed = reply.status == 200
+        return call, reply
+
+    async def answer(self, api: str, key: str, body: dict) -> Reply:
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            reply = self.called(api, key, body)[1]
+            await asyncio.sleep(reply.delay)
+        finally:
+            self.in_flight -= 1
+        return reply
+
+    # --- batches
+
+    def batching(self, method: str, path: str, headers: dict, body: bytes, key: str) -> Reply:
+        parts = path.removeprefix("/v1/").split("/")
+        if parts[0] == "files":
+            return self.file(parts, headers, body) if method == "POST" else Reply(body=self.files[parts[1]])
+        api = "anthropic" if parts[0] == "messages" else "openai"
+        rest = parts[2:] if api == "anthropic" else parts[1:]
+        if method == "POST":
+            return self.take_batch(api, json.loads(body), key)
+        if not rest:
+            found = [batch["told"] for batch in reversed(self.batches.values()) if batch["api"] == api]
+            return as_json({"object": "list", "data": found, "has_more": False, "first_id": None, "last_id": None})
+        batch = self.batches[rest[0]]
+        if rest[1:] == ["results"]:
+            return Reply(body=b"".join(json.dumps(line).encode() + b"\n" for line in batch["lines"]))
+        batch["looks"] += 1
+        if batch["looks"] == 2:
+            self.end_batch(batch)
+        return as_json(batch["told"])
+
+    def file(self, parts: list[str], headers: dict, body: bytes) -> Reply:
+        boundary = headers["content-type"].split("boundary=")[1].strip('"').encode()
+        data = next(part for part in body.split(b"--" + boundary) if b'name="file"' in part)
+        id = f"file-{len(self.files)}"
+        self.files[id] = data.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n")
+        told = {"id": id, "object": "file", "bytes": 1, "created_at": 1, "filename": "x", "purpose": "batch"}
+        return as_json(told | {"status": "processed"})
+
+    def take_batch(self, api: str, body: dict, key: str) -> Reply:
+        id = f"batch_{len(self.batches)}"
+        if api == "openai":
+            requests = [json.loads(line) for line in self.files[body["input_file_id"]].splitlines()]
+            told = {"object": "batch", "endpoint": body["endpoint"], "input_file_id": body["input_file_id"]}
+            told |= {"completion_window": "24h", "status": "in_progress", "created_at": int(time.time())}
+            told |= {"metadata": body.get("metadata")}
+        else:
+            requests = body["requests"]
+            told = {"type": "message_batch", "processing_status": "in_progress", "results_url": None}
+            told |= {name: None for name in ("ended_at", "archived_at", "cancel_initiated_at")}
+            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            counts = dict.fromkeys(("succeeded", "errored", "canceled", "expired"), 0) | {"processing": len(requests)}
+            told |= {"created_at": now, "expires_at": now, "request_counts": counts}
+        assert len({request["custom_id"] for request in requests}) == len(requests)
+        batch = {"api": api, "key": key, "requests": requests, "told": {"id": id, **told}, "looks": 0, "lines": []}
+        self.batches[id] = batch
+        if self.lose_batch:
+            self.lose_batch = False
+            return Reply(drop=True)
+        return as_json(batch["told"])
+
+    def end_batch(self, batch: dict) -> None:
+        """Answer the requests, the last one first: the providers do not keep the order."""
+        good_lines, bad_lines = [], []
+        for request in reversed(batch["requests"]):
+            body = request.get("body") or request["params"]
+            reply = self.called(batch["api"], batch["key"], body, batch["told"]["id"])[1]
+            told = json.loads(reply.body) if reply.body else {}
+            if batch["api"] == "anthropic":
+                kinds = {200: {"type": "succeeded", "message": told}, 0: {"type": "expired"}}
+                result = kinds.get(reply.status, {"type": "errored", "error": told})
+                batch["lines"].append({"custom_id": request["custom_id"], "result": result})
+                continue
+            line = {"custom_id": request["custom_id"], "response": {"status_code": reply.status, "body": told}}
+            if reply.status == 0:
+                line |= {"response": None, "error": {"code": "batch_expired", "message": "it has expired"}}
+            (good_lines if reply.status == 200 else bad_lines).append(line)
+        for name, lines in (("output_file_id", good_lines), ("error_file_id", bad_lines)):
+            if lines:
+                batch["told"][name] = f"{batch['told']['id']}-{name}"
+                self.files[batch["told"][name]] = "\n".join(map(json.dumps, lines)).encode()
+        batch["told"] |= {"status": "expired" if bad_lines else "completed", "processing_status": "ended"}
+
+
+def as_json(body: dict) -> Reply:
+    return Reply(body=json.dumps(body).encode())

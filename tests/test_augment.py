@@ -290,3 +290,26 @@ def test_variants_of_an_earlier_run_are_not_varied_again(sources):
 @pytest.mark.parametrize("given", ["x", "human=", "human=0.5", "nobody=2", "human=nan", "11"])
 def test_a_factor_that_is_none_is_named(sources, given):
     assert "--augment-factor" in prepare(sources, "--augment-factor", given, check=2).err
+
+
+def test_a_file_is_augmented_by_itself_and_a_later_split_keeps_variants_together(tmp_path):
+    pending = {**record(40), "description": "", "metadata": {"needs_description": True}}
+    rows = [*(record(number) for number in range(30)), pending]
+    write_rows(tmp_path / "train.jsonl", [*rows, b"no record"])
+    run = ("prepare_data.py", "augment", "--input", "train.jsonl", "--output", "more.jsonl", "--augment-factor")
+    done = run_script(*run, "2.5", cwd=tmp_path, check=0)
+    more = read_rows(tmp_path / "more.jsonl")
+    variants = [row for row in more if "augmented_from" in row["metadata"]]
+    kept = [row for row in more if "augmented_from" not in row["metadata"]]
+    assert [row["code"] for row in kept] == [row["code"] for row in rows]
+    assert 30 < len(variants) < 60
+    assert f"32 in, 31 kept, 1 rejected, {len(variants)} augmented -> more.jsonl" in done.err
+    run_script("schema", "audit", "more.ledger.json", cwd=tmp_path, check=0)
+    run_script("schema", "validate", "more.jsonl", cwd=tmp_path, check=0)
+    run_script("split_data.py", "--input", "more.jsonl", "--output-dir", "split", cwd=tmp_path, check=0)
+    sides = {name: read_rows(tmp_path / "split" / f"{name}.jsonl") for name in ("train", "valid")}
+    groups = [
+        {row["metadata"].get("augmented_from") or row["metadata"]["id"] for row in side} for side in sides.values()
+    ]
+    assert not groups[0] & groups[1]
+    assert run_script(*run, "1", cwd=tmp_path, check=0).err.count("augmented") == 0

@@ -17,7 +17,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 # Settings that make the trainings of the README a matter of seconds; the commands stay as they are written.
 CONFIG = "training: {max_steps: 2}\ntiny: {steps: 2}\n"
-SOURCES = "scenes:\n  type: local\n  path: scenes.jsonl\n  licence: MIT\n"
+SOURCES = "manim_package:\n  type: local\n  path: scenes.jsonl\n  licence: MIT\n"
 
 
 def commands(page):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gzip
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import click
 import pytest
+import zstandard
 from conftest import write_rows
 
 from extractors import BadRow, Fetch, load, types
@@ -354,6 +356,24 @@ def test_the_same_rows_are_read_from_every_format(tmp_path, suffix):
     ]
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv"])
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
+def test_packed_files_give_the_rows_of_the_plain_ones(tmp_path, name, pack):
+    (tmp_path / "plain").mkdir()
+    plain = write_table(tmp_path / "plain" / name)
+    suffix = ".gz" if pack is gzip.compress else ".zst"
+    packed = tmp_path / f"{name}{suffix}"
+    packed.write_bytes(pack(plain.read_bytes()))
+    expected = from_table(plain)
+    assert len(expected) == 2
+    for row in expected:
+        row["metadata"]["origin"]["path"] += suffix
+    assert from_table(packed) == from_table(tmp_path / f"*{suffix}") == expected
+    packed.write_bytes(packed.read_bytes()[:-9])
+    with pytest.raises(click.ClickException, match=rf"{name}{suffix}: broken, it can not be unpacked"):
+        from_table(packed)
+
+
 def test_json_lines_under_the_name_json_and_the_reverse_are_read(tmp_path):
     lines = write_rows(tmp_path / "lines.json", ROWS)
     array = write_table(tmp_path / "array.json").rename(tmp_path / "array.jsonl")
@@ -423,13 +443,13 @@ def test_one_row_with_odd_columns_is_a_reject_and_the_others_are_read(tmp_path):
 
 
 def test_columns_that_mean_something_else_in_a_record_get_another_name(tmp_path):
-    row = {"prompt_text": "p", "code": "c", "id": 7, "source": "web", "quality": "good", "error": None, "licence": "X"}
+    row = {"prompt_text": "p", "code": "c", "id": 7, "source": "web", "quality": "good", "error": "E", "licence": "X"}
     metadata = from_table(write_rows(tmp_path / "rows.jsonl", [row]))[0]["metadata"]
     assert metadata == {
         "upstream_id": 7,
         "upstream_source": "web",
         "upstream_quality": "good",
-        "upstream_error": None,
+        "upstream_error": "E",
         "licence": "X",
         "origin": {"path": "rows.jsonl", "line": 1},
     }

@@ -387,6 +387,53 @@ def test_a_spoken_scene_becomes_a_silent_one(tmp_path):
     assert rewrite_voiceover("voiceover = (") == "voiceover = ("
 
 
+SPOKEN_OTHERWISE = """import manim as mn
+from manim import *
+from manim_voiceover import VoiceoverScene as Talking, VoiceoverScene
+from manim_voiceover.services.recorder import RecorderService
+
+PAUSE = 2
+
+
+class Base(VoiceoverScene, MovingCameraScene):
+    def setup(self):
+        super().setup()
+        self.set_speech_service(
+            RecorderService(silence_threshold=-40.0),
+            create_subcaption=False,
+        )
+
+    def say(self, words):
+        return Text(words)
+
+
+class Talk(Base):
+    def construct(self):
+        for name in ("a", "b"):
+            if name:
+                with self.voiceover(text=f"This is the letter {name} of it") as trk:
+                    self.play(Write(self.say(name)), run_time=trk.get_remaining_duration(buff=-1))
+                    with self.voiceover("inner words") as inner:
+                        self.wait(inner.duration + PAUSE)
+            else:
+                self.wait()
+"""
+
+
+def test_a_spoken_scene_of_another_shape_becomes_a_silent_one(tmp_path):
+    found = rows(tmp_path, {"b.py": SPOKEN_OTHERWISE})
+    (base, talk), code = found, found[1]["code"]
+    assert (base.code, talk["metadata"]["scene"]) == ("no_construct", "Talk")
+    compile(code, "talk", "exec")
+    assert "oiceover" not in code and "speech" not in code and "Recorder" not in code
+    assert "class Base(MovingCameraScene):" in code
+    assert (
+        "                self.play(Write(self.say(name)), run_time=1)\n                self.wait(1 + PAUSE)\n" in code
+    )
+    assert "            else:\n                self.wait()\n" in code
+    assert "PAUSE = 2" in code
+
+
 def test_files_are_kept_whole_on_wish(tmp_path):
     files = {
         "a.py": scene("A") + "\n\n" + scene("B"),

@@ -381,7 +381,7 @@ def test_offline_without_a_copy_says_what_to_do(tmp_path, site):
 
 def test_a_damaged_file_in_the_cache_is_fetched_again(tmp_path, site):
     first = visit(tmp_path, site, pages=["index.html"])
-    (file,) = (tmp_path / "cache").iterdir()
+    (file,) = (tmp_path / "cache").glob("*.page")
     file.write_bytes(file.read_bytes()[:-1])
     assert visit(tmp_path, site, pages=["index.html"]) == first
 

@@ -6,8 +6,10 @@ import ast
 import json
 
 import pytest
+from conftest import read_rows, run_script
 
 from extractors import BadRow, Fetch, load
+from extractors._repository import LARGEST_FILE
 from extractors.notebook import without_magics
 
 CELLS = [
@@ -62,6 +64,46 @@ def test_a_description_is_given_once_and_a_heading_is_none(tmp_path):
     assert [row["description"] for row in found if isinstance(row, dict)] == ["A dot moves.", "", ""]
     cells = [("markdown", "# Outro"), CELLS[3], CELLS[4]]
     assert rows(tmp_path, notebook(cells), describe=True)[0]["metadata"]["needs_description"] is True
+
+
+def test_a_helper_below_the_scene_is_found_when_nothing_else_has_its_name(tmp_path):
+    scene = "class A(Scene):\n    def construct(self):\n        self.add(dot(SIZE), G, used)\n"
+    cells = [
+        ("code", "from manim import *\nused = 1\n"),
+        ("code", scene),
+        ("code", "import networkx as nx\nG = nx.Graph()\nG.add_edge(1, 2)\nused = 2\nother = 3\nused.change()\n"),
+        ("code", "@cache\ndef dot(size):\n    return Dot(radius=size)\nSIZE = 1\nclass A(Scene):\n    pass\n"),
+        ("code", "SIZE = 2\ndef dot(size):\n    return None\n"),
+    ]
+    program = rows(tmp_path, notebook(cells))[0]["code"]
+    assert program == (
+        "from manim import *\nimport networkx as nx\n\n\nused = 1\n\nG = nx.Graph()\n\nG.add_edge(1, 2)\n\n"
+        f"@cache\ndef dot(size):\n    return Dot(radius=size)\n\nSIZE = 1\n\n{scene}"
+    )
+
+
+def test_a_notebook_that_is_too_large_and_a_link_are_rejects_and_no_silence(tmp_path):
+    (tmp_path / "lessons").mkdir()
+    (tmp_path / "lessons" / "huge.ipynb").write_bytes(b" " * (LARGEST_FILE + 1))
+    (tmp_path / "lessons" / "link.ipynb").symlink_to("huge.ipynb")
+    (tmp_path / "lessons" / "small.ipynb").write_text(notebook())
+    fetch = Fetch(tmp_path / "cache", offline=True)
+    found = list(load("notebook")(fetch=fetch, path=str(tmp_path / "lessons"), exclude=["small*"]))
+    assert [(row.code, row.origin["path"]) for row in found] == [("too_large", "huge.ipynb"), ("link", "link.ipynb")]
+
+
+def test_prepare_writes_the_scenes_of_notebooks_with_their_descriptions(tmp_path):
+    (tmp_path / "lessons" / "deep").mkdir(parents=True)
+    (tmp_path / "lessons" / "deep" / "a.ipynb").write_text(notebook())
+    (tmp_path / "lessons" / "b.ipynb").write_text("{")
+    (tmp_path / "lessons" / "LICENSE").write_text("Permission is hereby granted, free of charge, to any person")
+    (tmp_path / "sources.yaml").write_text("mine:\n  type: notebook\n  path: lessons\n  describe: true\n")
+    done = run_script("prepare_data.py", "prepare", "--test-ratio", "0", cwd=tmp_path, check=0)
+    assert "mine: 5 rows, 3 records, rejected: 1 cell_not_python, 1 not_a_notebook" in done.err
+    records = read_rows(tmp_path / "data_formatted" / "train.json")
+    assert sorted(record["description"] for record in records) == ["", "", "A dot moves."]
+    assert {record["metadata"]["licence"] for record in records} == {"MIT"}
+    assert {record["metadata"]["origin"]["path"] for record in records} == {"deep/a.ipynb"}
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[]", '{"cells": 3}', '{"cells": [{"source": ""}]}'])

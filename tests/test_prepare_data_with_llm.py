@@ -350,7 +350,7 @@ def test_another_model_prompt_or_provider_is_another_request(tmp_path, server):
     assert "A wheel turns." in server.log[0].user
     assert "Title of the video it is from: Wheels" in server.log[0].user
     ours = (ROOT / "stages/prepare_data_with_llm/prompts/description.md").read_text()
-    (tmp_path / "mine.md").write_text(ours.replace("At most 60 words", "At most 20 words"))
+    (tmp_path / "mine.md").write_text(ours.replace("words: 60", "words: 20"))
 
     def new_requests(llm, *options):
         text = ask(server, llm, "--dry-run", *options, cwd=tmp_path, check=0).out
@@ -368,14 +368,14 @@ def test_another_model_prompt_or_provider_is_another_request(tmp_path, server):
 
 
 def test_a_long_program_is_cut_in_the_prompt_and_a_place_in_it_is_not_filled():
-    from stages.prepare_data_with_llm.prompt import CODE_LIMIT, DEFAULT, load
+    from stages.prepare_data_with_llm.describe import load, question_about
 
-    prompt = load(DEFAULT)
+    prompt = load(None)
     code = "x = '{{context}}'\n" * 1000
-    text = prompt.fill(record(1, code=code), None)
+    text = question_about(record(1, code=code), None, prompt)
     assert "{{context}}" in text
-    assert f"cut here, {len(code) - CODE_LIMIT:,} characters more" in text
-    assert f"at most the first {CODE_LIMIT:,} characters" in text
+    assert f"cut here, {len(code) - prompt.characters:,} characters more" in text
+    assert f"at most the first {prompt.characters:,} characters" in text
 
 
 # --- what can go wrong ------------------------------------------------------------------------------------------------
@@ -623,16 +623,15 @@ def test_the_cache_tells_its_entries_models_and_sources_and_is_cleared_only_when
     assert "entries  0" in run_script(SCRIPT, "cache-stats", cwd=tmp_path, check=0).out
 
 
-def test_calls_are_spread_over_the_minute():
-    from stages.prepare_data_with_llm.engine import Pace
+def test_calls_and_tokens_are_spread_over_the_minute():
+    from stages.prepare_data_with_llm.limits import Paces
 
-    async def turns():
-        pace = Pace(per_minute=1200)
-        began = asyncio.get_running_loop().time()
-        await asyncio.gather(*(pace.turn() for _ in range(5)))
-        return asyncio.get_running_loop().time() - began
+    async def waits(paces, tokens):
+        return [round(paces.wait(tokens), 1) for _ in range(4)]
 
-    assert 0.2 <= asyncio.run(turns()) < 2
+    assert asyncio.run(waits(Paces(600, None), 500)) == [0.0, 0.1, 0.2, 0.3]
+    assert asyncio.run(waits(Paces(None, 60_000), 500)) == [0.0, 0.5, 1.0, 1.5]
+    assert asyncio.run(waits(Paces(600, 60_000), 500)) == [0.0, 0.5, 1.0, 1.5], "the slower one of the two decides"
 
 
 RETRY_AFTER = [
@@ -647,13 +646,8 @@ RETRY_AFTER = [
 def test_retry_after_is_read_in_all_its_forms(headers, seconds):
     from stages.prepare_data_with_llm.providers import retry_after
 
-    class Failed(Exception):
-        response = type("Response", (), {"headers": headers})
-
-    assert retry_after(Failed()) == seconds
-    headers_with_date = {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}
-    Failed.response.headers = headers_with_date
-    assert retry_after(Failed()) == 0
+    assert retry_after(headers) == seconds
+    assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
 
 
 def test_the_settings_of_an_env_file_are_read_as_a_shell_would(tmp_path):
@@ -674,6 +668,6 @@ SENT = [
 
 @pytest.mark.parametrize(("provider", "url", "model", "expected"), SENT)
 def test_only_what_a_model_takes_is_sent(provider, url, model, expected):
-    from stages.prepare_data_with_llm.providers import sent_parameters
+    from stages.prepare_data_with_llm.providers import host_of, sent_parameters
 
-    assert sent_parameters(provider, url, model) == expected
+    assert sent_parameters(provider, host_of(url), model, 0.1) == expected

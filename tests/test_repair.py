@@ -328,7 +328,7 @@ def test_what_makes_no_program_is_left_as_it_is(text):
 
 def test_a_one_line_program_inside_a_comment_is_found():
     line = "from manim import * # a scene class A(Scene): def construct(self): self.wait()"
-    assert parse(mend(line)[0]).body[1].name == "A"
+    assert parse(mend(line, "one_line_guess")[0]).body[1].name == "A"
 
 
 @pytest.mark.parametrize(

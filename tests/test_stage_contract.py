@@ -37,8 +37,10 @@ FILE_STAGES = {
     "filter_quality": ["filter_quality.py"],
     "generate-descriptions": ["prepare_data_with_llm.py", "generate-descriptions", "--llm", "offline"],
     "convert": ["schema", "convert"],
+    "augment": ["prepare_data.py", "augment", "--augment-factor", "1"],
 }
-SPLIT = ["split_data.py", "--ratios", "80/20"]
+# The scenes of these tests are near copies of each other: as such they would all stand on one side.
+SPLIT = ["split_data.py", "--ratios", "80/20", "--near-threshold", "1"]
 file_stages = pytest.mark.parametrize("stage", FILE_STAGES.values(), ids=FILE_STAGES)
 
 

@@ -92,12 +92,12 @@ def read_factors(given: str) -> dict[str, float]:
     return dict.fromkeys(AUTHORS, 1.0) | factors
 
 
+_SWITCH = click.option(
+    "--augmentation/--no-augmentation",
+    default=False,
+    help="Ask for the programs of the train side in other words, too.",
+)
 _OPTIONS = (
-    click.option(
-        "--augmentation/--no-augmentation",
-        default=False,
-        help="Ask for the programs of the train side in other words, too.",
-    ),
     click.option(
         "--augment-factor",
         default="human=2.5,llm=3",
@@ -114,6 +114,11 @@ _OPTIONS = (
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of augmentation."""
+    return _SWITCH(how_much(command))
+
+
+def how_much(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say how many variants there are to be."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command

@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import schema
+from stages.prepare_data import listing
 from stages.prepare_data.outputs import STAGE, Reading, Result
-from stages.prepare_data.statistics import Statistics
+from stages.prepare_data.tally import Tally
 
 
-def report(result: Result, written: Statistics, output_dir: str, *, with_table: bool) -> None:
+def report(result: Result, written: Tally, output_dir: str, *, with_table: bool) -> None:
     for line in table(result.readings, written) if with_table else ():
         schema.log(line)
-    growth = written.of_augmentation()
+    growth = written.statistics.of_augmentation()
     if growth["augmented"]:
         schema.log(
             f"  {growth['described']:,} described records of the train side become {growth['factor']:g} times as many"
         )
-    counts = result.counts(growth["augmented"])
+    counts = written.counts()
     more = f", {counts['augmented']:,} augmented" if counts["augmented"] else ""
-    if not result.test or not result.train:
-        schema.log(f"  the {'train' if result.test else 'test'} side is empty")
+    if not counts["test"] or not counts["train"]:
+        schema.log(f"  the {'train' if counts['test'] else 'test'} side is empty")
     schema.log(
         f"{STAGE}: {counts['in']:,} in, {counts['kept']:,} kept ({counts['train']:,} train, {counts['test']:,} test),"
         f" {counts['rejected']:,} rejected, {counts['merged']:,} merged{more} -> {output_dir}"
     )
     if result.missing:
-        raise schema.Incomplete("missing: " + "; ".join(f"{name}: {why}" for name, why in result.missing.items()))
+        raise schema.Incomplete(f"missing: {listing.name_missing(result.missing)}")
 
 
-def table(readings: list[Reading], written: Statistics) -> list[str]:
+def table(readings: list[Reading], written: Tally) -> list[str]:
     """What became of the rows of each source, in columns."""
     steps = ("repaired", "merged", "train", "test", "augmented")
     rows = {
-        one.source.name: [one.rows, len(one.rejected), *(written.steps[one.source.name][step] for step in steps)]
+        name: [one.rows, written.of("rejects.jsonl", name), *(written.statistics.steps[name][step] for step in steps)]
         for one in readings
+        for name in [one.source.name]
     }
     if len(rows) > 1:
         rows["all"] = [sum(column) for column in zip(*rows.values(), strict=True)]

@@ -1,20 +1,22 @@
-"""Counts what happened to every row and writes the set of files."""
+"""Places every row in one of the files, and writes the files as a set."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 import schema
-from schema import Record
+from schema import Fault, Link, Record
 from stages.prepare_data.augment import Plan, fresh, mark_of
 from stages.prepare_data.catalogue import Source
-from stages.prepare_data.identity import Duplicate, dedupe_report, removed_row
-from stages.prepare_data.statistics import Statistics
+from stages.prepare_data.identity import Decision, Policy
+from stages.prepare_data.spool import Spool
+from stages.prepare_data.tally import Placed, Tally
 
 STAGE = "prepare_data"
 FILES = (
@@ -32,74 +34,91 @@ class Reading(NamedTuple):
     """What one source gave: its records, and the rows that are none, each with its error in the metadata.
 
     `failed` counts the latter by the step that they failed at: unreadable for the extractor, no valid record, unfit
-    for the limits of this run or because the program does not parse.
+    for the limits of this run or because the program does not parse. `rejected` counts them by reason.
     """
 
     source: Source
-    records: list[Record]
-    rejected: list[Record]
+    spool: Spool
     failed: dict[str, int]
+    rejected: Counter[str]
+    first_reject: str | None
 
     @property
     def rows(self) -> int:
-        return len(self.records) + len(self.rejected)
-
-    def reasons(self) -> dict[str, int]:
-        return dict(sorted(Counter(record["metadata"]["error"]["code"] for record in self.rejected).items()))
-
-    def fixes(self) -> dict[str, int]:
-        """How many rows each repair was done on, rejected ones too."""
-        rows = [*self.records, *self.rejected]
-        return dict(sorted(Counter(name for row in rows for name in row["metadata"].get("fixes_applied", [])).items()))
+        return len(self.spool) + self.rejected.total()
 
 
 class Result(NamedTuple):
-    """Everything that one run writes."""
+    """What was read, and what becomes of it; records are numbered through all readings, and then the other files."""
 
     readings: list[Reading]
     missing: dict[str, str]
-    removed: list[Duplicate]
-    train: list[Record]
-    test: list[Record]
+    others: dict[str, Spool]
+    decision: Decision
+    policy: Policy
 
-    def counts(self, augmented: int = 0) -> dict[str, int]:
-        """Rows in = kept + rejected + merged; the variants of kept rows are counted apart."""
-        return {
-            "in": sum(reading.rows for reading in self.readings),
-            "kept": len(self.train) + len(self.test),
-            "rejected": sum(len(reading.rejected) for reading in self.readings),
-            "merged": len(self.removed),
-            "augmented": augmented,
-            "train": len(self.train),
-            "test": len(self.test),
-        }
+    def at(self, number: int) -> tuple[Record, str]:
+        """A record, and the source or the other file that it stands in."""
+        places = [(reading.source.name, reading.spool) for reading in self.readings]
+        for name, spool in [*places, *self.others.items()]:
+            if number < len(spool):
+                return spool[number], name
+            number -= len(spool)
+        raise IndexError(number)
 
-    def fixes(self) -> dict[str, int]:
-        return dict(sum((Counter(reading.fixes()) for reading in self.readings), Counter()))
 
-    def reasons(self) -> dict[str, int]:
-        return dict(sum((Counter(reading.reasons()) for reading in self.readings), Counter()))
+def placed(result: Result) -> Iterator[Placed]:
+    """Every record that was read, in the order of the sources, with the file that it goes to."""
+    number = -1
+    for reading in result.readings:
+        for record in reading.spool.records():
+            number += 1
+            yield _place(result, number, record)
+
+
+def _place(result: Result, number: int, record: Record) -> Placed:
+    decision, source = result.decision, record["source"]
+    metadata = {key: value for key, value in record["metadata"].items() if key != "duplicate_of"}
+    if number in decision.descriptions:
+        metadata["descriptions_of_this_code"] = decision.descriptions[number]
+    record = {**record, "metadata": metadata}
+    if decision.dropped(number, result.policy):
+        fault = Fault("many_descriptions", f"{decision.descriptions[number]} descriptions stand over this one code")
+        return Placed("rejects.jsonl", with_error(record, fault), source)
+    link, kept_in = decision.merged.get(number), ""
+    if link:
+        kept, kept_in = result.at(link.earlier)
+        record = {**record, "metadata": metadata | {"duplicate_of": duplicate_of(link, kept, kept_in)}}
+    if number in decision.bridges:
+        one, other = (result.at(end.earlier)[0]["metadata"]["id"] for end in decision.bridges[number])
+        fault = Fault("bridges_sides", f"says the same as {one} and as {other}, which stand on two sides")
+        return Placed("rejects.jsonl", with_error(record, fault), source)
+    if number in decision.side:
+        return Placed(("train.json", "test.json")[decision.side[number]], record, source, link, kept_in)
+    return Placed("removed_duplicates.json", record, source, link, kept_in)
+
+
+def with_error(record: Record, fault: Fault) -> Record:
+    error = {"stage": STAGE, "code": fault.code, "message": fault.message}
+    return {**record, "metadata": {**record["metadata"], "error": error}}
+
+
+def duplicate_of(link: Link, kept: Record, kept_in: str) -> dict[str, Any]:
+    """What a removed record says of the one that stays, so that the removal can be judged and undone."""
+    why = {"kept_id": kept["metadata"]["id"], "kept_source": kept["source"]}
+    place = {} if kept["source"] == kept_in else {"kept_in": kept_in}
+    return {**why, **place, "field": link.field, "similarity": link.similarity}
 
 
 def write_set(
-    result: Result, output_dir: Path, sources_file: Path, options: dict[str, Any], plan: Plan | None
-) -> Statistics:
+    result: Result, output_dir: Path, inputs: list[Path], options: dict[str, Any], plan: Plan | None
+) -> Tally:
     """Write all files; they take the place of the old ones together, at the end."""
-    statistics = count_before_sides(result)
     with schema.folder(output_dir) as staging:
-        rows = {
-            "train.json": train_rows(result, plan, options["seed"], statistics),
-            "test.json": test_rows(result, statistics),
-            "removed_duplicates.json": (removed_row(duplicate) for duplicate in result.removed),
-            "rejects.jsonl": (record for reading in result.readings for record in reading.rejected),
-        }
-        for name, records in rows.items():
-            with schema.write(staging / name) as keep:
-                for record in records:
-                    keep(record)
+        tally = write_records(result, staging, plan, options["seed"])
         reports = {
-            "dataset_stats.json": whole_statistics(result, statistics, options),
-            "deduplication_report.json": _dedupe(result, options),
+            "dataset_stats.json": statistics(result, tally, options),
+            "deduplication_report.json": tally.deduplication(priorities(result), result.policy._asdict()),
         }
         for name, report in reports.items():
             with schema.atomic(staging / name) as file:
@@ -107,65 +126,59 @@ def write_set(
         schema.write_ledger(
             staging / "ledger.json",
             stage=STAGE,
-            inputs=[sources_file],
+            inputs=inputs,
             outputs=[staging / "train.json", staging / "test.json"],
             files=[staging / name for name in ("removed_duplicates.json", *reports)],
-            counts=result.counts(statistics.total("augmented")),
-            reasons=result.reasons(),
+            counts=tally.counts(),
+            reasons=tally.reasons(),
             options=options,
             rejects=staging / "rejects.jsonl",
             extra={
                 "sources": {reading.source.name: reading.source.options for reading in result.readings},
                 "missing": result.missing,
-                "fixes": result.fixes(),
+                "fixes": tally.fixes(),
             },
             beside=output_dir,
         )
-    return statistics
+    return tally
 
 
-def count_before_sides(result: Result) -> Statistics:
-    statistics = Statistics()
-    for reading in result.readings:
-        for record in reading.records:
-            statistics.passed(record)
-    for duplicate in result.removed:
-        statistics.merged(duplicate.record)
-    return statistics
+def write_records(result: Result, staging: Path, plan: Plan | None, seed: int) -> Tally:
+    """All rows to their files; a record of the train side is followed by its variants."""
+    tally = Tally()
+    taken = kept_descriptions(result) if plan else set()
+    with ExitStack() as stack:
+        keep = {name: stack.enter_context(schema.write(staging / name)) for name in FILES[:4]}
+        for reading in result.readings:
+            for reject in reading.spool.rejects():
+                tally.unusable(reject)
+                keep["rejects.jsonl"](reject)
+        for row in placed(result):
+            tally.count(row)
+            keep[row.file](row.record)
+            if plan and row.file == "train.json":
+                for variant in fresh(row.record, taken, plan, seed):
+                    tally.statistics.augmented(variant)
+                    keep["train.json"](variant)
+    return tally
 
 
-def train_rows(result: Result, plan: Plan | None, seed: int, statistics: Statistics) -> Iterator[Record]:
-    """The train side, each record followed by its variants; none of them says what a record of either side says."""
-    taken = {mark_of(record) for side in (result.train, result.test) for record in side} if plan else set()
-    for record in result.train:
-        statistics.kept(record, "train")
-        yield record
-        for variant in fresh(record, taken, plan, seed) if plan else ():
-            statistics.augmented(variant)
-            yield variant
+def kept_descriptions(result: Result) -> set[int]:
+    """Marks of what the records of both sides ask for, so that no variant says it again."""
+    return {mark_of(row.record) for row in placed(result) if row.file in ("train.json", "test.json")}
 
 
-def test_rows(result: Result, statistics: Statistics) -> Iterator[Record]:
-    for record in result.test:
-        statistics.kept(record, "test")
-        yield record
+def priorities(result: Result) -> dict[str, int]:
+    return {reading.source.name: reading.source.entry.priority for reading in result.readings}
 
 
-def _dedupe(result: Result, options: dict[str, Any]) -> dict[str, Any]:
-    records = [record for reading in result.readings for record in reading.records]
-    return dedupe_report(records, result.removed, priorities(result.readings), enabled=options["deduplicate"])
-
-
-def priorities(readings: list[Reading]) -> dict[str, int]:
-    return {reading.source.name: reading.source.entry.priority for reading in readings}
-
-
-def whole_statistics(result: Result, statistics: Statistics, options: dict[str, Any]) -> dict[str, Any]:
+def statistics(result: Result, tally: Tally, options: dict[str, Any]) -> dict[str, Any]:
     """Every row of every source, from extraction to its side of the split."""
+    counted = tally.statistics
     return {
-        "counts": result.counts(statistics.total("augmented")),
-        "kinds": dict(sorted(statistics.kinds.items())),
-        "fixes": result.fixes(),
+        "counts": tally.counts(),
+        "kinds": dict(sorted(counted.kinds.items())),
+        "fixes": tally.fixes(),
         "sources": {
             reading.source.name: {
                 "type": reading.source.entry.type,
@@ -173,16 +186,16 @@ def whole_statistics(result: Result, statistics: Statistics, options: dict[str, 
                 "licence": reading.source.entry.licence,
                 "expected": reading.source.entry.expected_samples,
                 "rows": reading.rows,
-                "passed": len(reading.records),
+                "passed": len(reading.spool),
                 "failed": reading.failed,
-                "rejected": reading.reasons(),
-                "fixes": reading.fixes(),
-                **statistics.of_source(reading.source.name),
+                "rejected": tally.reasons(reading.source.name),
+                "fixes": tally.fixes(reading.source.name),
+                **counted.of_source(reading.source.name),
             }
             for reading in result.readings
         },
-        "lengths": statistics.of_lengths(),
-        "augmentation": {"enabled": options["augmentation"], **statistics.of_augmentation()},
+        "lengths": counted.of_lengths(),
+        "augmentation": {"enabled": options["augmentation"], **counted.of_augmentation()},
         "options": options,
         "missing": result.missing,
     }

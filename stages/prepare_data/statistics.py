@@ -66,7 +66,6 @@ class Statistics:
 
     def __init__(self) -> None:
         self.steps: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        self.fixes: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.lengths: defaultdict[str, dict[str, Lengths]] = defaultdict(
             lambda: {"description": Lengths(), "code": Lengths()}
         )
@@ -76,9 +75,8 @@ class Statistics:
 
     def passed(self, record: Record) -> None:
         """A record that is fit for use, perhaps after repairs."""
-        fixes = record["metadata"].get("fixes_applied") or []
-        self.steps[record["source"]]["repaired"] += bool(fixes)
-        self.fixes[record["source"]].update(fixes)
+        self.steps[record["source"]]["passed"] += 1
+        self.steps[record["source"]]["repaired"] += bool(record["metadata"].get("fixes_applied"))
 
     def merged(self, record: Record) -> None:
         self.steps[record["source"]]["merged"] += 1
@@ -110,7 +108,6 @@ class Statistics:
         steps = self.steps[name]
         return {
             "repaired": steps["repaired"],
-            "fixes": dict(sorted(self.fixes[name].items())),
             "merged": steps["merged"],
             "kept": steps["train"] + steps["test"],
             "share": round((steps["train"] + steps["test"]) / max(1, self.total("train") + self.total("test")), 4),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
@@ -17,14 +18,20 @@ Answer = TypeVar("Answer")
 
 
 def run_each(work: Callable[[Job], Answer], jobs: list[Job], workers: int) -> Iterator[tuple[int, Answer | None]]:
-    """The number of each job with its answer, as they come; None when its process was killed.
+    """The number of each job with its answer, as they come; None when its process was killed."""
+    with _stoppable():
+        if min(workers, len(jobs)) > 1:
+            yield from _run_side_by_side(work, jobs, workers)
+        else:
+            yield from ((number, work(job)) for number, job in enumerate(jobs))
 
-    A process for each job, and not a pool: what a source took of memory is given back when it ends, and a run that
+
+def _run_side_by_side(
+    work: Callable[[Job], Answer], jobs: list[Job], workers: int
+) -> Iterator[tuple[int, Answer | None]]:
+    """A process for each job, and not a pool: what a source took of memory is given back when it ends, and a run that
     fails can stop the others in the middle of a download.
     """
-    if min(workers, len(jobs)) <= 1:
-        yield from ((number, work(job)) for number, job in enumerate(jobs))
-        return
     waiting = list(enumerate(jobs))
     running: dict[Connection, tuple[int, BaseProcess]] = {}
     try:
@@ -46,11 +53,29 @@ def run_each(work: Callable[[Job], Answer], jobs: list[Job], workers: int) -> It
 
 @contextmanager
 def _no_interrupt() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM as Ctrl-C: a run that just vanished would leave the programs that it started, such as git."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _leave(*_: object) -> None:
+    sys.exit(128 + signal.SIGTERM)
 
 
 def _start(work: Callable[[Job], Answer], job: Job) -> tuple[Connection, BaseProcess]:
@@ -63,7 +88,8 @@ def _start(work: Callable[[Job], Answer], job: Job) -> tuple[Connection, BasePro
 
 def _work(work: Callable[[Job], Answer], job: Job, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them, and only the main one should speak
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # for the programs that an extractor starts
+    signal.signal(signal.SIGTERM, _leave)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     schema.set_verbosity(-1)  # several progress bars on one terminal would overwrite each other
     connection.send(work(job))
 

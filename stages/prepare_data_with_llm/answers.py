@@ -2,10 +2,13 @@
 
 import json
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import click
 
 import schema
 
+SAMPLE = 2000  # answers from which the length of the next ones is guessed
 SIZE_LIMIT = 2**40  # bytes; diskcache stops at 1 GiB if it is not told, and paid answers vanish without a word
 
 
@@ -78,6 +82,15 @@ class Answers:
         except (sqlite3.Error, OSError, Timeout) as error:
             raise schema.Failure(f"{self.folder}: an answer can not be kept: {error or 'the cache is busy'}") from None
 
+    def typical_output(self, task: str, model: str) -> float | None:
+        """How many tokens an answer to this task had so far, on average; None if there is none."""
+        counts = [
+            row["usage"]["output"]
+            for _, row in islice(self.rows(), SAMPLE)
+            if row.get("task") == task and row.get("asked") == model and type(row.get("usage")) is dict
+        ]
+        return sum(counts) / len(counts) if counts else None
+
     def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for key in self.store.iterkeys():
             try:
@@ -117,12 +130,47 @@ def prepare(folder: Path) -> None:
         folder.chmod(0o700)
 
 
+def prune(answers: Answers, older_than: int | None, model: str | None, task: str | None) -> int:
+    """Remove the answers of which everything that is given is true; how many there were."""
+    oldest = time.time() - older_than * 86400 if older_than is not None else None
+    doomed = [
+        key
+        for key, row in answers.rows()
+        if (oldest is None or row.get("time", 0) < oldest)
+        and (model is None or row.get("asked") == model)
+        and (task is None or str(row.get("task")).split("/")[0] == task.split("/")[0])
+    ]
+    return sum(answers.store.delete(key) for key in doomed)
+
+
+def export(answers: Answers) -> list[bytes]:
+    """The answers as lines of JSON, in the order of their keys."""
+    return [schema.canonical({"request": key, **row}) for key, row in sorted(answers.rows(), key=itemgetter(0))]
+
+
+def explain(answers: Answers, identity: str, rows: str | None) -> list[str]:
+    """What is known about a request, or about all requests of a row."""
+    keys = [key for key in answers.store.iterkeys() if key.startswith(identity)]
+    for record in schema.read(rows, lambda item, message, code="", line=None: None) if rows else ():
+        metadata = record["metadata"]
+        if str(metadata.get("id")).startswith(identity):
+            lineage = metadata.get("lineage") or []
+            keys += [entry["request"] for entry in lineage if isinstance(entry, dict) and entry.get("request")]
+    lines = []
+    for key in keys:
+        row = answers.get(key)
+        lines += [f"request  {key}"] + [f"{name:8} {value}" for name, value in (row or {"answer": "gone"}).items()]
+    return lines
+
+
 def summary(answers: Answers) -> list[str]:
     """What is in the cache, as lines: entries, size, and how many by model and by source."""
     models: Counter[str] = Counter()
     sources: Counter[str] = Counter()
     tokens: Counter[str] = Counter()
+    usd = 0.0
     for _, row in answers.rows():
+        usd += row["usd"] if type(row.get("usd")) is float else 0.0
         models[f"{row.get('provider') or 'unknown'}/{row.get('asked') or 'unknown'}"] += 1
         sources[str(row.get("source") or "(no source)")] += 1
         usage = row.get("usage")
@@ -134,6 +182,7 @@ def summary(answers: Answers) -> list[str]:
         f"entries  {sum(models.values()):,}",
         f"size     {answers.store.volume():,} bytes",
         f"tokens   {tokens['input']:,} read, {tokens['output']:,} written",
+        f"cost     ${usd:,.4f} as far as prices were known",
     ]
     for title, counts in (("models", models), ("sources", sources)):
         lines += [f"{title}:"] + [f"  {count:>8,}  {name}" for name, count in counts.most_common()] if counts else []

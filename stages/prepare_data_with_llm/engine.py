@@ -2,118 +2,89 @@
 
 import asyncio
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import suppress
 from typing import Any
 
 import schema
 from schema import Fault
 from stages.prepare_data_with_llm.answers import Answers
-from stages.prepare_data_with_llm.prompt import parse_answer
-from stages.prepare_data_with_llm.providers import Answer, Fatal, Provider, Refused, Request, Transient
+from stages.prepare_data_with_llm.groups import Groups
+from stages.prepare_data_with_llm.leases import Leases
+from stages.prepare_data_with_llm.limits import Gate, Paces
+from stages.prepare_data_with_llm.money import Bill, Price, Purse, Spent, likely_tokens
+from stages.prepare_data_with_llm.outcomes import RAW, Unusable, kept, meaning_of, once_more
+from stages.prepare_data_with_llm.providers import Fatal, Provider, Refused, Transient
+from stages.prepare_data_with_llm.questions import Answer, BadAnswer, Found, Question, Request
+from stages.prepare_data_with_llm.service import Service
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
 LONGEST_RETRY_AFTER = 600.0  # a provider that asks for more has said no
 MOST_LIMITED = 30  # a rate limit is no failure: it gets more patience than an error
 GIVE_UP_AFTER = 8  # rows in a row whose retries are all used up: the server is gone
-RAW = 2000  # characters of an unusable answer that are kept
+LISTEN = 16  # calls between two looks at the limits in the headers, which cost more than all else here
+LOOK_AGAIN = 0.2  # seconds between two looks at what another run asks for
 
 
-class Unusable(Exception):
-    """A row that gets no description: the fault says why."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.fault = Fault(code, message)
-
-
-@dataclass(frozen=True)
-class Limits:
-    concurrency: int
-    per_minute: int | None
-    retries: int
-
-
-class Pace:
-    """Spreads calls evenly over each minute."""
-
-    def __init__(self, per_minute: int | None) -> None:
-        self.gap = 60 / per_minute if per_minute else 0.0
-        self.next = 0.0
-
-    async def turn(self) -> None:
-        if not self.gap:
-            return
-        now = asyncio.get_running_loop().time()
-        start = max(now, self.next)
-        self.next = start + self.gap
-        await asyncio.sleep(start - now)
-
-
-Result = str | Fault
+Result = Found | Fault
 Pending = asyncio.Task[Result]
 
 
 class Engine:
     """The requests under way; lives inside one event loop."""
 
-    def __init__(self, connect: Callable[[], Provider], answers: Answers, limits: Limits) -> None:
-        self.connect, self.answers, self.limits = connect, answers, limits
+    def __init__(
+        self,
+        connect: Callable[[], Provider],
+        answers: Answers,
+        leases: Leases,
+        service: Service,
+        price: Price | None,
+    ) -> None:
+        self.connect, self.answers, self.leases, self.service, self.price = connect, answers, leases, service, price
         self.provider: Provider | None = None  # opened for the first new request: a run from the cache needs none
-        self.slots = asyncio.Semaphore(limits.concurrency)
-        self.pace = Pace(limits.per_minute)
+        self.gate = Gate(service.concurrency)
+        self.paces = Paces(service.rpm, service.tpm)
+        self.purse = Purse(service.max_usd)
+        self.groups = Groups(service.batch_size, self.patiently) if service.batch_size > 1 else None
+        self.in_batches: set[str] = set()  # keys that a batch is asking for; to ask now would be to pay twice
         self.flying: dict[str, Pending] = {}
+        self.calling: set[asyncio.Task[Any]] = set()
         self.failed: dict[str, Fault] = {}  # so that equal rows share a failure instead of repeating it
+        self.bills: defaultdict[str, Bill] = defaultdict(Bill)
         self.counts: Counter[str] = Counter()
-        self.proved = False
+        self.proved: asyncio.Event | None = None
         self.stopping = asyncio.Event()
         self.fatal: Fatal | schema.Failure | None = None
         self.lost_in_a_row = 0
 
-    async def begin(self, request: Request, source: str) -> Result | Pending:
-        """What the cache says, or the call that is now under way."""
-        key = request.key
+    async def begin(self, asked: Question, source: str) -> Result | Pending:
+        """What the cache says, or the call that is now on its way."""
+        key = asked.request.key
         if key in self.flying:
             self.counts["merged"] += 1
             return self.flying[key]
         if key in self.failed:
             return self.failed[key]
-        if (known := self.known(key)) is not None:
+        if (known := self.known(asked)) is not None:
             self.counts["cached"] += 1
             return known
-        await self.slots.acquire()
-        if self.fatal or self.lost_in_a_row >= GIVE_UP_AFTER:
-            self.slots.release()
-            await self.check()
-            return Fault("llm_failed", f"not tried: the last {self.lost_in_a_row} requests got no answer")
-        self.provider = self.provider or self.connect()
-        task = asyncio.create_task(self.fetch(self.provider, key, request, source))
+        if not self.service.live or key in self.in_batches:
+            words = "it is in a batch that is under way" if key in self.in_batches else "its batch brought no answer"
+            return Fault("llm_pending", words)
+        task = asyncio.create_task(self.fetch(asked, source))
         self.flying[key] = task
-        task.add_done_callback(lambda _: self.landed(key))
-        if not self.proved:
-            await self.prove(task)
+        task.add_done_callback(lambda _: self.flying.pop(key, None))
         return task
 
-    def known(self, key: str) -> str | None:
-        """The description in a kept answer; it is checked again, for the checks may be newer than the answer."""
-        found = self.answers.get(key)
+    def known(self, asked: Question) -> Found | None:
+        """The meaning of a kept answer; it is read again, for the checks may be newer than the answer."""
+        found = self.answers.get(asked.request.key)
         try:
-            return parse_answer(found["text"]) if found else None
+            return Found(asked.read(found["text"]), asked.request.key) if found else None
         except ValueError:
             return None
-
-    def landed(self, key: str) -> None:
-        self.flying.pop(key, None)
-        self.slots.release()
-
-    async def prove(self, task: Pending) -> None:
-        """The first call goes alone: a wrong key or address costs one refusal, not one for every slot."""
-        result = await task
-        await self.check()
-        if isinstance(result, Fault) and result.code == "llm_failed":
-            raise Fatal(result.message)
-        self.proved = True
 
     async def check(self) -> None:
         """Stop the run if nothing will ever be answered; calls under way may end, for they are paid for."""
@@ -122,109 +93,195 @@ class Engine:
                 await asyncio.wait(list(self.flying.values()))
             raise self.fatal
 
-    async def fetch(self, provider: Provider, key: str, request: Request, source: str) -> Result:
+    async def fetch(self, asked: Question, source: str) -> Result:
         """One row's answer, kept before it counts. Failures are results, so that no task dies unheard."""
+        key = asked.request.key
         try:
-            answer, description = await self.usable(provider, request)
-            self.answers.put(key, entry(answer, request, source))
+            await self.canary(asked)
+            if known := await self.lease(asked):
+                return known
+            try:
+                answer, value = await self.usable(asked)
+                self.answers.put(key, self.entry(answer, asked.request, source))
+            finally:
+                self.leases.give_back(key)
         except Unusable as failure:
             self.failed[key] = failure.fault
             self.lost_in_a_row += failure.fault.code == "llm_failed"
-            return failure.fault
+            return self.failed[key]
         except (Fatal, schema.Failure) as error:
             self.fatal = self.fatal or error
             self.stopping.set()
             return Fault("llm_failed", "the run was stopped")
+        finally:
+            self.prove(key)
         self.lost_in_a_row = 0
         self.counts["answered"] += 1
-        return description
+        return Found(value, key)
 
-    async def usable(self, provider: Provider, request: Request) -> tuple[Answer, str]:
-        """An answer that holds a description; one that does not is asked for once more, with what was wrong."""
-        answer = await self.patiently(provider, request)
+    async def canary(self, asked: Question) -> None:
+        """The first call goes alone: a wrong key or address costs one refusal, not one for every slot."""
+        if self.proved is None:
+            self.proved = asyncio.Event()
+            self.provider = self.connect()
+            self.first = asked.request.key
+        elif not self.proved.is_set():
+            await self.proved.wait()
+
+    def prove(self, key: str) -> None:
+        """The first call is over, and the others may go unless it showed that there is nobody."""
+        if self.proved is None or self.proved.is_set():
+            return
+        fault = self.failed.get(key)
+        if fault and fault.code == "llm_failed":
+            self.fatal = self.fatal or Fatal(fault.message)
+            self.stopping.set()
+        self.proved.set()
+
+    async def lease(self, asked: Question) -> Found | None:
+        """Make the request ours, or wait for the run that asks for it and take its answer."""
+        while not self.leases.take(asked.request.key):
+            self.counts["waited"] += 1
+            await asyncio.sleep(LOOK_AGAIN)
+            if self.stopping.is_set():
+                raise Unusable("llm_failed", "the run was stopped")
+        # Whoever held it has put its answer into the cache before it let go.
+        if known := self.known(asked):
+            self.leases.give_back(asked.request.key)
+            self.counts["cached"] += 1
+        return known
+
+    async def usable(self, asked: Question) -> tuple[Answer, Any]:
+        """An answer with its meaning; one that has none is asked for once more, with what was wrong."""
+        key = asked.request.key
+        answer = await self.first_answer(asked.request)
         try:
-            return answer, description_in(answer)
+            return answer, meaning_of(answer, asked)
         except ValueError as fault:
-            answer = await self.patiently(provider, once_more(request, answer, str(fault)))
+            answer = await self.patiently(once_more(asked.request, answer, str(fault)), key)
         try:
-            return answer, description_in(answer)
+            return answer, meaning_of(answer, asked)
         except ValueError as fault:
             message = f"two answers could not be used; {fault}: {answer.text[:RAW]!r}"
-            raise Unusable("llm_bad_answer", message) from None
+            code = fault.code if isinstance(fault, BadAnswer) else "llm_bad_answer"
+            raise Unusable(code, message) from None
 
-    async def patiently(self, provider: Provider, request: Request) -> Answer:
+    async def first_answer(self, request: Request) -> Answer:
+        """An answer out of a call for several rows if there are such; else from a call of its own."""
+        if self.groups and not request.images:
+            try:
+                if answer := await self.groups.answer(request):
+                    return answer
+            except Unusable as failure:
+                if failure.fault.code not in ("llm_invalid_request", "llm_refused"):
+                    raise
+        return await self.patiently(request, request.key)
+
+    async def patiently(self, request: Request, key: str) -> Answer:
         """One answer, with as many attempts as it is worth."""
         failures = limited = 0
         while True:
-            await self.pace.turn()
-            if self.stopping.is_set():
-                raise Unusable("llm_failed", "the run was stopped")
-            self.counts["calls"] += 1
             try:
-                answer = await provider.call(request)
+                answer = await self.attempt(request, key, again=failures + limited > 0)
             except Refused as error:
                 raise Unusable("llm_invalid_request", f"the provider does not take it: {error}") from None
+            except Spent as error:
+                raise Unusable("llm_unpaid", f"--max-usd {self.service.max_usd:g}: {error}") from None
             except Transient as error:
                 failures, limited = failures + (not error.limited), limited + error.limited
-                spent = failures > self.limits.retries or limited > MOST_LIMITED
+                spent = failures > self.service.retries or limited > MOST_LIMITED
                 if spent or (error.wait or 0) > LONGEST_RETRY_AFTER:
                     raise Unusable("llm_failed", f"no answer after {failures + limited} attempts: {error}") from None
                 await self.rest(error.wait, failures + limited)
                 continue
-            self.counts["input_tokens"] += answer.input_tokens
-            self.counts["output_tokens"] += answer.output_tokens
             if answer.finish == "refusal":
                 raise Unusable("llm_refused", f"the model declined: {answer.text[:RAW]!r}")
             return answer
 
+    async def attempt(self, request: Request, key: str, again: bool) -> Answer:
+        """One call in its turn, on the bill."""
+        entered = await self.gate.enter(first=again)
+        worst = self.price.worst(request) if self.price else 0.0
+        held = paid = 0.0
+        try:
+            self.may_go_on()
+            await self.purse.hold(worst)
+            held = worst
+            await self.pause(self.paces.wait(likely_tokens(request) + request.max_tokens))
+            self.may_go_on()
+            paid = worst  # until we know better: a call that breaks off may be charged all the same
+            answer = await self.call(request, entered)
+            paid = self.price.of(answer) if self.price else 0.0
+            self.write_bill(key, answer, paid)
+            return answer
+        except (Transient, Refused, Fatal) as error:
+            lost = isinstance(error, Transient) and error.lost
+            paid = worst if lost else 0.0
+            self.bills[key].calls += 1
+            self.bills[key].lost += lost
+            self.bills[key].usd += paid
+            raise
+        finally:
+            self.purse.settle(held, paid)
+            self.gate.leave()
+
+    def may_go_on(self) -> None:
+        if self.stopping.is_set():
+            raise Unusable("llm_failed", "the run was stopped")
+        if self.lost_in_a_row >= GIVE_UP_AFTER:
+            raise Unusable("llm_failed", f"not tried any more: the last {self.lost_in_a_row} requests got no answer")
+
+    async def call(self, request: Request, entered: int) -> Answer:
+        assert self.provider, "the first call opens it"
+        self.counts["calls"] += 1
+        caller = asyncio.current_task()
+        assert caller, "this is a coroutine"
+        self.calling.add(caller)
+        try:
+            answer, headers = await self.provider.call(request)
+        except Transient as error:
+            self.gate.saw(error.limited, entered)
+            self.paces.hear(error.headers)
+            self.counts["limited"] += error.limited
+            raise
+        finally:
+            self.calling.discard(caller)
+        self.gate.saw(False, entered)
+        if self.counts["calls"] % LISTEN == 1:
+            self.paces.hear(headers)
+        return answer
+
+    def write_bill(self, key: str, answer: Answer, paid: float) -> None:
+        bill = self.bills[key]
+        bill.calls += 1
+        bill.input += answer.input_tokens
+        bill.output += answer.output_tokens
+        bill.cached += answer.cached_tokens
+        bill.usd += paid
+        self.counts["input_tokens"] += answer.input_tokens
+        self.counts["output_tokens"] += answer.output_tokens
+
     async def rest(self, wait: float | None, attempt: int) -> None:
         """Wait as long as the provider asked, or longer each time; a little by chance, so that rows part company."""
         own = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(attempt - 1, 10)) * random.uniform(0.5, 1)
-        seconds = own if wait is None else wait + random.uniform(0, min(1.0, 0.1 + wait * 0.1))
-        try:
-            await asyncio.wait_for(self.stopping.wait(), seconds)
-        except TimeoutError:
-            return
+        await self.pause(own if wait is None else wait + random.uniform(0, min(1.0, 0.1 + wait * 0.1)))
+
+    async def pause(self, seconds: float) -> None:
+        """So many seconds, or until the run is stopped."""
+        if seconds > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), seconds)
+
+    def entry(self, answer: Answer, request: Request, source: str) -> dict[str, Any]:
+        """What the cache keeps of an answer."""
+        bill = self.bills[request.key]
+        return kept(answer, request, source, bill.usd if self.price else None, bill.calls)
 
     async def close(self) -> None:
-        tasks = list(self.flying.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Let the calls under way come to their end, for they are paid for; the others see that they never begin."""
+        self.stopping.set()
+        if self.calling:
+            schema.log(f"waiting for {len(self.calling):,} calls under way; Ctrl-C once more drops them")
+        await asyncio.gather(*self.flying.values(), return_exceptions=True)
         if self.provider:
             await self.provider.client.close()
-
-
-def description_in(answer: Answer) -> str:
-    """The description, or a ValueError in words for the model and for the rejects file."""
-    if answer.finish == "length":
-        raise ValueError("it was cut off at the limit of tokens")
-    return parse_answer(answer.text)
-
-
-def once_more(request: Request, answer: Answer, fault: str) -> Request:
-    """The same question with the fault of its answer, and with more room if that was too small."""
-    room = request.max_tokens * 4 if answer.finish == "length" else request.max_tokens
-    user = f"{request.user}\n\nYour last answer could not be used: {fault}. Answer with the JSON object alone."
-    return replace(request, user=user, max_tokens=room)
-
-
-def entry(answer: Answer, request: Request, source: str) -> dict[str, Any]:
-    """What the cache keeps of an answer."""
-    return {
-        "text": answer.text,
-        "model": answer.model,
-        "finish": answer.finish,
-        "usage": {"input": answer.input_tokens, "output": answer.output_tokens},
-        "provider": request.provider,
-        "asked": request.model,
-        "source": source,
-    }
-
-
-def told(counts: Counter[str]) -> str:
-    """The line about money at the end of a run."""
-    return (
-        f"{counts['answered']:,} new answers in {counts['calls']:,} calls, {counts['cached']:,} from the cache, "
-        f"{counts['merged']:,} shared; {counts['input_tokens']:,} tokens read, {counts['output_tokens']:,} written"
-    )

@@ -4,6 +4,7 @@ import ast
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 THREE_D = frozenset(
@@ -69,6 +70,9 @@ GRAPH_METHODS = frozenset(
 )
 BINARY = {ast.BitAnd: "&", ast.BitOr: "|", ast.BitXor: "^", ast.LShift: "<<", ast.RShift: ">>"}
 BINARY_CALLS = frozenset({"bin", "bitwise_and", "bitwise_or", "bitwise_xor", "left_shift", "right_shift", "bit_count"})
+TELLING = frozenset({ast.Call, ast.BinOp, ast.AugAssign, ast.ClassDef, ast.Import, ast.ImportFrom})
+LEAVES = frozenset({ast.Name, ast.Constant, ast.alias})
+SILENT = frozenset({"annotation", "returns", "ctx", "op", "ops", "id", "attr", "name", "type_comment"})
 XOR_CALLS = frozenset({"xor", "bitwise_xor", "logical_xor"})
 
 
@@ -122,19 +126,25 @@ class Used:
 
 
 def meaningful(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node but those of annotations: `int | None` is no bit operation."""
+    """Every node that can tell something; `int | None` in an annotation is no bit operation."""
     waiting = [tree]
     while waiting:
         node = waiting.pop()
-        yield node
-        for name in node._fields:
-            if name in ("annotation", "returns"):
-                continue
+        kind: Any = type(node)
+        if kind in TELLING:
+            yield node
+        for name in inside(kind):
             value = getattr(node, name, None)
-            if isinstance(value, ast.AST):
-                waiting.append(value)
-            elif isinstance(value, list):
+            if isinstance(value, list):
                 waiting += [child for child in value if isinstance(child, ast.AST)]
+            elif isinstance(value, ast.AST):
+                waiting.append(value)
+
+
+@cache
+def inside(kind: Any) -> tuple[str, ...]:
+    """The fields of a node that may hold something of meaning."""
+    return () if kind in LEAVES else tuple(name for name in kind._fields if name not in SILENT)
 
 
 def last_name(node: ast.expr) -> str:

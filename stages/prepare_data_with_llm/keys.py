@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-KEY_NAMES = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
+KEY_NAMES = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
 ALIASES = {"claude": "anthropic"}
 
 

@@ -1,51 +1,167 @@
-"""Describes rows by a language model: many calls at once, the rows in their order."""
+"""Runs a task over the rows of a file: many calls at once, the rows in their order, every dollar on a receipt."""
 
 import asyncio
 import functools
+import sys
+import tempfile
+import time
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import click
+
 import schema
-from schema import Fault, Record
-from stages.prepare_data_with_llm.answers import Answers
-from stages.prepare_data_with_llm.engine import Engine, Limits, Result, told
-from stages.prepare_data_with_llm.features import code_features
-from stages.prepare_data_with_llm.prompt import SCHEMA, Prompt, parse_answer
-from stages.prepare_data_with_llm.providers import Fatal, Request, connect, host_of, sent_parameters
-from stages.prepare_data_with_llm.rows import described, is_wanted, wrong_kind
+from schema import Contract, Fault, Record
+from stages.prepare_data_with_llm.answers import Answers, open_answers
+from stages.prepare_data_with_llm.batch import Batching, Outcome, keys_under_way, under_way
+from stages.prepare_data_with_llm.engine import Engine, Pending, Result
+from stages.prepare_data_with_llm.leases import Leases
+from stages.prepare_data_with_llm.money import Bill, Price, dollars, price_of
+from stages.prepare_data_with_llm.outcomes import told
+from stages.prepare_data_with_llm.providers import Fatal, connect
+from stages.prepare_data_with_llm.questions import Question, Request, Task
+from stages.prepare_data_with_llm.replay import MISSING, Recorded, Replaying, load, recorded
+from stages.prepare_data_with_llm.service import Service
 
 LEAST_WINDOW = 256  # rows that may wait behind a slow one
+ROUNDS = 16  # calls that every place may make meanwhile: a row that is tried again takes seconds
 BREATH = 32  # rows from the cache after which the calls under way get their turn
+KEPT = "the answers so far are kept, and the same command goes on from there"
+# Rows that got no answer though there may be one: what to say about them at the end.
+OPEN = {
+    "llm_failed": "{:,} rows got no answer; the same command asks for those alone",
+    "llm_unpaid": "{:,} rows were not asked about: {} of --max-usd {} are spent; the same command goes on",
+    MISSING: "{:,} rows have no answer in the recorded file; a run with a provider and --record makes one",
+    "llm_pending": "{:,} rows have no answer from a batch yet; the same command goes on with those alone",
+}
 
 
-@dataclass(frozen=True)
-class Job:
-    """What is asked of whom."""
+def perform(
+    stage: str, contract: Contract, service: Service, task: Task, params: dict[str, Any], parts: Sequence[str] = ()
+) -> None:
+    """A whole run of a task, or with --dry-run what it would cost; `params` go into the history of each row.
 
-    provider: str
-    model: str
-    url: str
-    prompt: Prompt
-    max_tokens: int
-    everything: bool
-
-    @property
-    def author(self) -> str:
-        return f"{self.provider}/{self.model}"
-
-    def request(self, record: Record, features: dict[str, Any] | None) -> Request:
-        return Request(
-            provider=self.provider,
-            host=host_of(self.url),
-            model=self.model,
-            system=self.prompt.system,
-            user=self.prompt.fill(record, features),
-            schema=SCHEMA,
-            max_tokens=self.max_tokens,
-            parameters=sent_parameters(self.provider, self.url, self.model),
+    With `parts` the output is a folder that gets a file of each of these names.
+    """
+    price = price_of(service.provider, service.model, service.price)
+    if price is None and service.max_usd is not None and not service.dry_run:
+        raise click.UsageError(
+            f"--max-usd: nobody knows what {service.author} costs; say --price IN,OUT in dollars for a million tokens"
         )
+    if service.dry_run:
+        from stages.prepare_data_with_llm.plan import rehearse
+
+        with rehearsal(contract) as run:
+            click.echo("\n".join(rehearse(run.records(), task, service, price)))
+        return
+    if service.batch and contract.input == "-":
+        raise click.UsageError("--batch reads the input twice; give it as a file, not as standard input")
+    with kept_answers(service) as (answers, leases), recorded(task, answers, service.record) as task:
+        if isinstance(answers, Recorded):
+            task = Replaying(task, answers, answers.folder)
+        engine = Engine(functools.partial(connect, service), answers, leases, service, price)
+        if service.batch:
+            ask_by_batch(contract, task, engine)
+        engine.in_batches = keys_under_way(service.cache_dir)
+        with schema.run(stage, contract, params=params, parts=parts) as run, receipts_of(contract) as put:
+            ask(run, task, engine, put)
+
+
+@contextmanager
+def receipts_of(contract: Contract) -> Iterator[Callable[[bytes], Any]]:
+    """Where the receipts of a run go: beside its output."""
+    if contract.output == "-":
+        yield lambda line: None
+        return
+    path = str(schema.ledger_path(contract.output)).removesuffix(".ledger.json") + ".receipts.jsonl"
+    with schema.atomic(Path(path)) as file:
+        yield file.write
+
+
+def ask_by_batch(contract: Contract, task: Task, engine: Engine) -> None:
+    """Get what is missing into the cache by batches; after that, the run takes what is there."""
+    from stages.prepare_data_with_llm.plan import make
+
+    service = engine.service
+    with schema.lock(service.cache_dir / "batches"):
+        with rehearsal(contract) as run:
+            wanted = make(run.records(), task, engine.answers).new
+        outcome = with_batches(service, engine.answers, engine.price, wanted)
+    engine.service = replace(service, live=False)
+    engine.failed |= outcome.failed
+    engine.bills |= outcome.bills
+    engine.purse.spent += outcome.spent
+    engine.counts["answered"] += outcome.answered
+    if not service.wait and (count := len(under_way(service.cache_dir, service.host))):
+        raise schema.Incomplete(
+            f"{count:,} batches are under way, nothing is written yet; `collect` fetches what they bring, "
+            "and the same command writes the rows"
+        )
+
+
+def with_batches(
+    service: Service, answers: Answers, price: Price | None, wanted: dict[str, tuple[Request, str]]
+) -> Outcome:
+    """One round with the batch service: collect, send, and wait unless --no-wait."""
+
+    async def go() -> Outcome:
+        provider = connect(service)
+        try:
+            batching = Batching(provider, service.host, answers, price)
+            await batching.run(wanted, service.max_usd, service.wait)
+        finally:
+            await provider.client.close()
+        return batching.outcome
+
+    try:
+        return asyncio.run(go())
+    except Fatal as error:
+        raise schema.Failure(f"{service.author} at {service.host}: {error}; {KEPT}") from None
+    except KeyboardInterrupt:
+        schema.log("batches that were sent go on without us; `collect`, or the same command, fetches what they bring")
+        raise
+
+
+def collect(service: Service) -> None:
+    """Take the answers of all batches that have ended; exit code 3 while others are under way."""
+    price = price_of(service.provider, service.model, service.price)
+    with open_answers(service.cache_dir) as answers, schema.lock(service.cache_dir / "batches"):
+        outcome = with_batches(service, answers, price, {})
+    schema.log(f"collect: {outcome.answered:,} answers, cost {dollars(outcome.spent if price else None)}")
+    if count := len(under_way(service.cache_dir, service.host)):
+        raise schema.Incomplete(f"{count:,} batches are still under way")
+
+
+@contextmanager
+def kept_answers(service: Service) -> Iterator[tuple[Answers, Leases]]:
+    """The cache, and who asks for what; of a replay its file and nobody."""
+    if service.replay is None:
+        with open_answers(service.cache_dir) as answers, Leases(service.cache_dir) as leases:
+            yield answers, leases
+        return
+    with tempfile.TemporaryDirectory() as folder, Leases(Path(folder)) as leases:
+        yield load(service.replay), leases
+
+
+@contextmanager
+def rehearsal(contract: Contract) -> Iterator[schema.Run]:
+    """A run whose files nobody sees: the same rows are taken as in a real one, and nothing is left of it."""
+
+    class Over(Exception):
+        pass
+
+    with tempfile.TemporaryDirectory() as folder:
+        places = replace(contract, output=f"{folder}/out.jsonl", rejects=f"{folder}/rejects.jsonl")
+        try:
+            with schema.run("rehearsal", places, params={}) as run:
+                yield run
+                raise Over
+        except Over:
+            return
 
 
 @dataclass
@@ -53,95 +169,105 @@ class Waiting:
     """A row on its way: nothing is asked for it, or the answer is there, or it is under way."""
 
     record: Record
-    features: dict[str, Any] | None = None
-    request: str | None = None
-    result: Result | asyncio.Task[Result] | None = None
+    result: Result | Pending | None
+    key: str | None = None  # not the question: its texts would stay in memory as long as a slow row is waited for
+    note: Any = None
 
     def is_ready(self) -> bool:
         return not isinstance(self.result, asyncio.Task) or self.result.done()
 
 
-def describe_online(run: schema.Run, job: Job, answers: Answers, limits: Limits, key: str, seconds: float) -> None:
-    """Describe the rows of a run; what can not go on is one line, and everything answered so far is kept."""
-    engine = Engine(functools.partial(connect, job.provider, key, job.url, seconds), answers, limits)
-    kept = "the answers so far are kept, and the same command goes on from there"
+def ask(run: schema.Run, task: Task, engine: Engine, put: Callable[[bytes], Any]) -> None:
+    """Answer the rows of a run; what can not go on is one line, and everything answered so far is kept."""
+    service = engine.service
+    run.note = progress_of(run, engine)
     try:
-        asyncio.run(describe_all(run, job, engine))
+        asyncio.run(ask_all(run, task, engine, put))
     except Fatal as error:
-        raise schema.Failure(f"{job.author} at {host_of(job.url)}: {error}; {kept}") from None
+        raise schema.Failure(f"{service.author} at {service.host}: {error}; {KEPT}") from None
     except KeyboardInterrupt:
-        schema.log(f"{told(engine.counts)}; {kept}")
+        schema.log(f"{told(engine.counts)}; {cost(engine)}; {KEPT}")
         raise
-    schema.log(told(engine.counts))
-    run.extra["llm"] = {"author": job.author, "host": host_of(job.url), **dict(sorted(engine.counts.items()))}
-    if lost := run.reasons["llm_failed"]:
-        run.pending(f"{lost:,} rows got no answer; the same command asks for those alone")
+    schema.log(f"{told(engine.counts)}; {cost(engine)}")
+    run.extra["llm"] = {"author": service.author, "host": service.host, **dict(sorted(engine.counts.items()))}
+    run.extra["llm"] |= {"usd": engine.price and round(engine.purse.spent, 6), "price": source_of(engine.price)}
+    for reason, message in OPEN.items():
+        if count := run.reasons[reason]:
+            run.pending(message.format(count, dollars(engine.purse.spent), service.max_usd))
 
 
-async def describe_all(run: schema.Run, job: Job, engine: Engine) -> None:
+def progress_of(run: schema.Run, engine: Engine) -> Callable[[], str]:
+    """What the progress bar says: the cost so far, and about how long it will still take."""
+    began = time.monotonic()
+    path = Path(run.contract.input)
+    total = run.contract.limit or (count_lines(path) if sys.stderr.isatty() and path.is_file() else 0)
+
+    def note() -> str:
+        done = run.counts.total()
+        left = (time.monotonic() - began) * (total - done) / done if done and total > done else 0
+        return f"of {total:,}, {cost(engine)}, about {left:,.0f} s left" if left else cost(engine)
+
+    return note
+
+
+def count_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+
+
+def cost(engine: Engine) -> str:
+    return f"cost {dollars(engine.purse.spent if engine.price else None)}"
+
+
+def source_of(price: Price | None) -> str:
+    return price.source if price else "unknown"
+
+
+async def ask_all(run: schema.Run, task: Task, engine: Engine, put: Callable[[bytes], Any]) -> None:
     """Rows enter as long as there are free calls, and leave in their order."""
-    window = max(LEAST_WINDOW, 8 * engine.limits.concurrency)
+    window = max(LEAST_WINDOW, ROUNDS * engine.service.concurrency)
     waiting: deque[Waiting] = deque()
     try:
         for position, record in enumerate(run.records()):
-            waiting.append(await enter(record, job, engine))
+            asked = task.question(record)
+            if isinstance(asked, Question):
+                result = await engine.begin(asked, record["source"])
+                waiting.append(Waiting(record, result, asked.request.key, asked.note))
+            else:
+                waiting.append(Waiting(record, asked))
             if position % BREATH == 0:
                 await asyncio.sleep(0)
             while waiting and (waiting[0].is_ready() or len(waiting) > window):
-                await leave(waiting.popleft(), run, job, engine)
+                await leave(waiting.popleft(), run, task, engine, put)
         while waiting:
-            await leave(waiting.popleft(), run, job, engine)
+            await leave(waiting.popleft(), run, task, engine, put)
     finally:
         await engine.close()
 
 
-async def enter(record: Record, job: Job, engine: Engine) -> Waiting:
-    if not is_wanted(record, job.everything):
-        return Waiting(record)
-    if fault := wrong_kind(record):
-        return Waiting(record, result=fault)
-    features = code_features(record["code"])
-    request = job.request(record, features)
-    return Waiting(record, features, request.key, await engine.begin(request, record["source"]))
-
-
-async def leave(row: Waiting, run: schema.Run, job: Job, engine: Engine) -> None:
-    result = await row.result if isinstance(row.result, asyncio.Task) else row.result
+async def leave(row: Waiting, run: schema.Run, task: Task, engine: Engine, put: Callable[[bytes], Any]) -> None:
+    # Shielded: Ctrl-C while this row is waited for must not drop a call that is paid for.
+    result = await asyncio.shield(row.result) if isinstance(row.result, asyncio.Task) else row.result
     await engine.check()
-    if result is None:
-        run.keep(row.record)
-    elif isinstance(result, Fault):
+    if row.key:
+        put(receipt(row.record, row.key, engine.bills.pop(row.key, None), engine.price is not None))
+    if isinstance(result, Fault):
         run.reject(row.record, result)
     else:
-        run.keep(described(row.record, result, job.author, row.features), request=row.request)
+        task.settle(run, row.record, result and result._replace(note=row.note))
 
 
-def rehearse(records: Iterable[Record], job: Job, answers: Answers | None) -> list[str]:
-    """What a run would do, without a call: rows, answers that are there, new requests, and about how many tokens."""
-    rows = wanted = cached = tokens = 0
-    new: set[str] = set()
-    for record in records:
-        rows += 1
-        if not is_wanted(record, job.everything) or wrong_kind(record):
-            continue
-        wanted += 1
-        request = job.request(record, code_features(record["code"]))
-        if answers and is_answered(answers, request.key):
-            cached += 1
-        elif request.key not in new:
-            new.add(request.key)
-            tokens += (len(request.system) + len(request.user)) // 4
-    return [
-        f"{rows:,} rows, {wanted:,} to be described by {job.author}",
-        f"{cached:,} are answered in the cache, {len(new):,} new requests, {wanted - cached - len(new):,} shared",
-        f"about {tokens:,} tokens to read and at most {len(new) * job.max_tokens:,} to write (4 characters a token)",
-        "nothing was asked and nothing was written",
-    ]
-
-
-def is_answered(answers: Answers, key: str) -> bool:
-    found = answers.get(key)
-    try:
-        return bool(found and parse_answer(found["text"]))
-    except ValueError:
-        return False
+def receipt(record: Record, key: str, bill: Bill | None, is_priced: bool) -> bytes:
+    """What one row cost in this run: nothing where the answer was there, or where another row has paid for it."""
+    paid = bill or Bill()
+    line = {
+        "id": record["metadata"]["id"],
+        "request": key,
+        "calls": paid.calls,
+        "lost": paid.lost,
+        "input_tokens": paid.input,
+        "output_tokens": paid.output,
+        "cached_tokens": paid.cached,
+        "usd": round(paid.usd, 9) if is_priced or not bill else None,
+    }
+    return schema.canonical(line) + b"\n"

@@ -2,57 +2,46 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import click
 
-import schema
+from stages.prepare_data_with_llm.questions import Answer, Request
+from stages.prepare_data_with_llm.service import Service
 
-DEFAULT_MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-haiku-5-5"}
-DEFAULT_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
-REQUEST_FORMAT = 1  # part of every key: to change what is sent is to ask anew
+DEFAULT_MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-haiku-5-5", "gemini": "gemini-2.5-flash"}
+DEFAULT_URLS = {
+    "openai": "https://api.openai.com/v1",
+    "anthropic": "https://api.anthropic.com",
+    "gemini": "https://generativelanguage.googleapis.com/v1beta/openai/",
+}
 TOLD = 300  # characters of a provider's words that are passed on
+Headers = Mapping[str, str]
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Request:
-    """Everything that shapes an answer, and nothing else."""
+class Shape(NamedTuple):
+    """How a provider wants to be asked, and how it answers."""
 
-    provider: str
-    host: str
-    model: str
-    system: str
-    user: str
-    schema: dict[str, Any]
-    max_tokens: int
-    parameters: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def key(self) -> str:
-        return schema.sha256(schema.canonical({"format": REQUEST_FORMAT, **asdict(self)}))
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a provider said."""
-
-    text: str
-    model: str
-    finish: str  # stop, length or refusal
-    input_tokens: int
-    output_tokens: int
+    path: str
+    body: Callable[[Request], dict[str, Any]]
+    read: Callable[[dict[str, Any], Request], Answer]
 
 
 class Transient(Exception):
     """It may work the next time; `wait` is how many seconds the provider asked for."""
 
-    def __init__(self, message: str, wait: float | None = None, limited: bool = False) -> None:
+    def __init__(
+        self, message: str, wait: float | None = None, *, limited: bool = False, lost: bool = False, headers: Any = None
+    ) -> None:
         super().__init__(message)
         self.wait, self.limited = wait, limited
+        self.lost = lost  # there may have been an answer, and it may have to be paid for
+        self.headers: Headers = headers or {}
 
 
 class Refused(Exception):
@@ -67,25 +56,40 @@ class Fatal(Exception):
 class Provider:
     """An open connection to a provider."""
 
+    name: str
     client: Any
-    send: Callable[[Any, Request], Awaitable[Answer]]
+    shape: Shape
     seconds: float
     secret: str
 
-    async def call(self, request: Request) -> Answer:
-        """The answer, or one of the three failures above; a key never stands in their words."""
+    async def call(self, request: Request) -> tuple[Answer, Headers]:
+        """The answer, with the headers that came along."""
+        return await self.guarded(self.ask(request))
+
+    async def ask(self, request: Request) -> tuple[Answer, Headers]:
+        import httpx2
+        import msgspec
+
+        # As bytes: to build the package's objects costs as much as all the rest of a call.
+        body = self.shape.body(request)
+        reply = await self.client.post(self.shape.path, cast_to=httpx2.Response, body=body)
+        return self.shape.read(msgspec.json.decode(reply.content), request), reply.headers
+
+    async def guarded(self, work: Awaitable[T]) -> T:
+        """What the work gives, or one of the three failures above; a key never stands in their words."""
         import aiohttp
+        import httpx2
 
         try:
             # The package's own limit is for each read; a server that sends a byte now and then would pass it.
             async with asyncio.timeout(self.seconds):
-                return await self.send(self.client, request)
+                return await work
         except TimeoutError:
-            raise Transient(f"no answer within {self.seconds:g} seconds") from None
+            raise Transient(f"no answer within {self.seconds:g} seconds", lost=True) from None
         except (ValueError, AttributeError, TypeError, IndexError, KeyError) as error:
-            raise Transient(f"an answer that makes no sense ({type(error).__name__})") from None
-        except (OSError, aiohttp.ClientError) as error:
-            raise Transient(f"{type(error).__name__}: {self.words(error)}") from None
+            raise Transient(f"an answer that makes no sense ({type(error).__name__})", lost=True) from None
+        except (OSError, aiohttp.ClientError, httpx2.HTTPError) as error:
+            raise Transient(f"{type(error).__name__}: {self.words(error)}", lost=True) from None
         except Exception as error:
             if type(error).__module__.split(".")[0] not in ("openai", "anthropic"):
                 raise
@@ -102,11 +106,12 @@ def meaning(error: Exception, words: str) -> Exception:
     """Which of the three failures an error of a provider's package is."""
     status = getattr(error, "status_code", None)
     if status is None or status < 400:
-        return Transient(words)
+        return Transient(words, lost=not words.startswith("Connection error. Cannot connect"))
     if status in (401, 402, 403, 404) or is_about_money(status, error):
         return Fatal(words)
     if status in (408, 409, 429) or status >= 500:
-        return Transient(words, retry_after(error), limited=status == 429)
+        headers = getattr(getattr(error, "response", None), "headers", {})
+        return Transient(words, retry_after(headers), limited=status == 429, headers=headers)
     return Refused(words)
 
 
@@ -117,9 +122,8 @@ def is_about_money(status: int, error: Exception) -> bool:
     return status in (400, 429) and any(sign in text for sign in signs)
 
 
-def retry_after(error: Exception) -> float | None:
+def retry_after(headers: Headers) -> float | None:
     """The seconds that a provider asks us to wait: a number or a date."""
-    headers = getattr(getattr(error, "response", None), "headers", {})
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         text = headers.get(name)
         if text is None:
@@ -139,87 +143,123 @@ def retry_after(error: Exception) -> float | None:
 
 
 def host_of(url: str) -> str:
-    """The part of a base URL that tells two servers apart; a password in it stays out of keys and messages."""
+    """What tells two servers apart, or "" if it is no address; a password stays out of keys and messages."""
     parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return ""
     port = f":{parts.port}" if parts.port else ""
-    return f"{parts.hostname or ''}{port}{parts.path.rstrip('/')}"
+    return f"{parts.hostname}{port}{parts.path.rstrip('/')}"
 
 
-def sent_parameters(provider: str, url: str, model: str) -> dict[str, Any]:
-    """What is sent besides the texts. Newer models of both providers refuse a temperature."""
+def sent_parameters(provider: str, host: str, model: str, temperature: float) -> dict[str, Any]:
+    """What is sent besides the texts. Newer models of OpenAI and Anthropic refuse a temperature."""
     if provider == "anthropic":
         return {}
-    official = host_of(url) == host_of(DEFAULT_URLS["openai"])
-    limit = {"limit_name": "max_completion_tokens" if official else "max_tokens"}
-    return limit | ({"temperature": 0.1} if not official or model.startswith(("gpt-4o", "gpt-4.1", "gpt-3.5")) else {})
+    official = host == host_of(DEFAULT_URLS["openai"])
+    sent: dict[str, Any] = {"limit_name": "max_completion_tokens" if official else "max_tokens"}
+    if not official or model.startswith(("gpt-4o", "gpt-4.1", "gpt-3.5")):
+        sent["temperature"] = temperature
+    if provider == "gemini" and model.startswith("gemini-2.5-flash"):
+        sent["reasoning_effort"] = "none"  # what it thinks would count against max_tokens, and be paid for
+    return sent
 
 
-def connect(provider: str, key: str, url: str, seconds: float) -> Provider:
+def connect(service: Service) -> Provider:
     """Open a client of the official package; it never retries by itself, the engine does."""
+    settings: dict[str, Any] = {
+        "api_key": service.key,
+        "base_url": service.url,
+        "max_retries": 0,
+        "timeout": service.timeout,
+    }
     try:
         import aiohttp  # noqa: F401  # both packages fall back to a slower transport without a word
 
-        if provider == "openai":
-            from openai import AsyncOpenAI, DefaultAioHttpClient
+        if service.provider == "anthropic":
+            import anthropic
 
-            client: Any = AsyncOpenAI(
-                api_key=key, base_url=url, max_retries=0, timeout=seconds, http_client=DefaultAioHttpClient()
-            )
-            return Provider(client, ask_openai, seconds, key)
-        import anthropic
+            client: Any = anthropic.AsyncAnthropic(http_client=anthropic.DefaultAioHttpClient(), **settings)
+        else:
+            import openai
 
-        client = anthropic.AsyncAnthropic(
-            api_key=key, base_url=url, max_retries=0, timeout=seconds, http_client=anthropic.DefaultAioHttpClient()
-        )
+            client = openai.AsyncOpenAI(http_client=openai.DefaultAioHttpClient(), **settings)
     except ImportError as error:
         raise click.UsageError(
-            f"--llm {provider} needs the package {error.name}: pip install 'linemill[llm]'"
+            f"--llm {service.provider} needs the package {error.name}: pip install 'linemill[llm]'"
         ) from None
-    return Provider(client, ask_anthropic, seconds, key)
+    return Provider(service.provider, client, SHAPES[service.provider], service.timeout, service.key)
 
 
-async def ask_openai(client: Any, request: Request) -> Answer:
+def openai_body(request: Request) -> dict[str, Any]:
     parameters = dict(request.parameters)
-    answer = await client.chat.completions.create(
-        model=request.model,
-        messages=[{"role": "system", "content": request.system}, {"role": "user", "content": request.user}],
-        response_format={
+    pictures = [{"type": "image_url", "image_url": {"url": address}} for address in request.images]
+    text = {"type": "text", "text": request.user}
+    return {
+        "model": request.model,
+        "messages": [
+            {"role": "system", "content": request.system},
+            {"role": "user", "content": [*pictures, text] if pictures else request.user},
+        ],
+        "response_format": {
             "type": "json_schema",
             "json_schema": {"name": "answer", "strict": True, "schema": request.schema},
         },
-        **{parameters.pop("limit_name"): request.max_tokens},
+        parameters.pop("limit_name"): request.max_tokens,
         **parameters,
-    )
-    choice = answer.choices[0]
-    refusal = getattr(choice.message, "refusal", None)
-    refused = refusal or choice.finish_reason == "content_filter"
-    finish = "refusal" if refused else "length" if choice.finish_reason == "length" else "stop"
-    usage = answer.usage
+    }
+
+
+def read_openai(body: dict[str, Any], request: Request) -> Answer:
+    choice = body["choices"][0]
+    message = choice["message"]
+    refusal = message.get("refusal")
+    refused = refusal or choice.get("finish_reason") == "content_filter"
+    usage = body.get("usage") or {}
     return Answer(
-        text=refusal or choice.message.content or "",
-        model=answer.model or request.model,
-        finish=finish,
-        input_tokens=usage.prompt_tokens if usage else 0,
-        output_tokens=usage.completion_tokens if usage else 0,
+        text=refusal or message.get("content") or "",
+        model=body.get("model") or request.model,
+        finish="refusal" if refused else "length" if choice.get("finish_reason") == "length" else "stop",
+        input_tokens=usage.get("prompt_tokens") or 0,
+        output_tokens=usage.get("completion_tokens") or 0,
+        cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
     )
 
 
-async def ask_anthropic(client: Any, request: Request) -> Answer:
-    answer = await client.messages.create(
-        model=request.model,
-        system=request.system,
-        messages=[{"role": "user", "content": request.user}],
-        max_tokens=request.max_tokens,
-        output_config={"format": {"type": "json_schema", "schema": request.schema}},
+def anthropic_body(request: Request) -> dict[str, Any]:
+    text = {"type": "text", "text": request.user}
+    pictures = [anthropic_image(address) for address in request.images]
+    return {
+        "model": request.model,
+        # The same for all rows: after the first call it is read from the provider's cache, at a tenth of the price.
+        "system": [{"type": "text", "text": request.system, "cache_control": {"type": "ephemeral"}}],
+        "messages": [{"role": "user", "content": [*pictures, text] if pictures else request.user}],
+        "max_tokens": request.max_tokens,
+        "output_config": {"format": {"type": "json_schema", "schema": request.schema}},
         **request.parameters,
-    )
-    if answer.stop_reason == "model_context_window_exceeded":
-        raise Refused("the program is too long for the model")
-    finish = {"refusal": "refusal", "max_tokens": "length"}.get(answer.stop_reason, "stop")
+    }
+
+
+def anthropic_image(address: str) -> dict[str, Any]:
+    kind, _, data = address.removeprefix("data:").partition(";base64,")
+    return {"type": "image", "source": {"type": "base64", "media_type": kind, "data": data}}
+
+
+def read_anthropic(body: dict[str, Any], request: Request) -> Answer:
+    reason = body["stop_reason"]
+    usage = body.get("usage") or {}
+    cached, stored = usage.get("cache_read_input_tokens") or 0, usage.get("cache_creation_input_tokens") or 0
+    # A prompt that does not fit is like an answer that does not: it will not help to ask again.
+    finish = {"refusal": "refusal", "max_tokens": "length", "model_context_window_exceeded": "refusal"}
     return Answer(
-        text="".join(block.text for block in answer.content if block.type == "text"),
-        model=answer.model or request.model,
-        finish=finish,
-        input_tokens=answer.usage.input_tokens,
-        output_tokens=answer.usage.output_tokens,
+        text="".join(block["text"] for block in body["content"] if block["type"] == "text"),
+        model=body.get("model") or request.model,
+        finish=finish.get(reason, "stop"),
+        input_tokens=(usage.get("input_tokens") or 0) + cached + stored,
+        output_tokens=usage.get("output_tokens") or 0,
+        cached_tokens=cached,
+        stored_tokens=stored,
     )
+
+
+OPENAI = Shape("/chat/completions", openai_body, read_openai)
+SHAPES = {"openai": OPENAI, "gemini": OPENAI, "anthropic": Shape("/v1/messages", anthropic_body, read_anthropic)}

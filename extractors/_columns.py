@@ -14,6 +14,8 @@ from extractors._tables import CODE_NAMES, DESCRIPTION_NAMES, KNOWN_SHAPES, OWN_
 
 Fields = tuple[list[str], str]
 
+_RECORD = {"description", "code", "source", "metadata"}
+
 
 class Meaning(NamedTuple):
     """What sources.yaml says about the columns of one data set."""
@@ -36,7 +38,9 @@ def meaning(
 ) -> Meaning:
     """The options that say it, checked together."""
     if code_field is None and (description_field or strip_prefix or code_only):
-        raise click.UsageError("description_field, strip_prefix and code_only need code_field; or leave all four out")
+        raise click.UsageError(
+            "description_field, strip_prefix and code_only need code_field; name both, or none of them"
+        )
     nothing = frozenset(value.strip().lower() for value in skip_values or ["nan"]) | {""}
     wrappers = [_wrapper(text) for text in _listed(strip_prefix)]
     return Meaning(_listed(description_field), code_field, wrappers, nothing, code_only, kind)
@@ -66,12 +70,20 @@ def rows_of(rows: Iterator[Row], said: Meaning, place: str, origin: dict[str, An
             yield BadRow("unknown_columns", fields, here, _raw(columns))
             continue
         understood = True
-        metadata = {"origin": here, **({"kind": said.kind} if said.kind else {})}
+        metadata = {"origin": here, **_kind(said)}
         if split and "split" not in columns:
             metadata["split"] = split
-        yield _row(columns, fields, said, metadata) if fields else _known_shape(columns, metadata)
+        if columns.keys() == _RECORD and isinstance(columns["metadata"], dict):
+            # Ours, from an earlier run: what it says of itself stands.
+            yield {**columns, "metadata": {**metadata, **columns["metadata"], **_kind(said)}}
+        else:
+            yield _row(columns, fields, said, metadata) if fields else _known_shape(columns, metadata)
     if unclear and not understood:
         raise click.UsageError(f"{place}: {unclear}")
+
+
+def _kind(said: Meaning) -> dict[str, Any]:
+    return {"kind": said.kind} if said.kind else {}
 
 
 def _raw(columns: dict[str, Any]) -> str:

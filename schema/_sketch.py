@@ -1,0 +1,109 @@
+"""How alike two programs are: the runs of five tokens that they share, and a sketch that finds who may share many.
+
+The names that a program gives itself are one token all alike, so that a renamed copy shares every run. The sketch is a
+one-permutation MinHash of 128 bins, cut into 25 bands of 5; two programs that share 70 % of their runs have a band in
+common with a probability of 99 %. A band proves nothing: the runs themselves are counted before anybody is linked.
+"""
+
+from __future__ import annotations
+
+import zlib
+from array import array
+from typing import TYPE_CHECKING, Any
+
+from schema._tokens import bound_names, normal_tokens, words
+
+if TYPE_CHECKING:
+    import numpy
+
+    Array = numpy.ndarray[Any, Any]
+
+RUN = 5
+BINS = 128
+BANDS, ROWS = 25, 5
+_EMPTY = 0xFFFFFFFF
+_OWN_NAME = 0x9E3779B1
+_MIX = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F)
+
+
+class _Hashes(dict[str, int]):
+    """The number of each token, the same in every process; 0 for the end of a line, which says nothing."""
+
+    def __missing__(self, token: str) -> int:
+        number = 0 if token == "\n" else zlib.crc32(token.encode("utf-8", "surrogatepass")) | 1
+        if len(self) < 100_000:  # most tokens come again; the others would fill the memory
+            self[token] = number
+        return number
+
+
+_hashes = _Hashes()
+
+
+def token_hashes(code: str, normalise: str) -> array[int]:
+    """The tokens of a program as numbers; its own names all as the same one, unless it is taken as written."""
+    bound = bound_names(code)
+    if bound is None:
+        return array("I", map(_hashes.__getitem__, words(code)))
+    if normalise == "raw" or not bound:
+        return array("I", map(_hashes.__getitem__, normal_tokens(code)))
+    own, hashes = {*bound, *(name + "=" for name in bound)}, _hashes
+    return array("I", [_OWN_NAME if token in own else hashes[token] for token in normal_tokens(code)])
+
+
+def runs(programs: list[array[int]]) -> tuple[Array, Array]:
+    """A hash of every run of five tokens, one program after the other, and how many each has."""
+    import numpy
+
+    flat = numpy.frombuffer(b"".join(programs), numpy.uint32).astype(numpy.uint64)
+    owner = numpy.repeat(numpy.arange(len(programs)), [len(program) for program in programs])
+    flat, owner = flat[flat != 0], owner[flat != 0]
+    size = max(0, len(flat) - RUN + 1)
+    mixed = numpy.zeros(size, numpy.uint64)
+    for place, factor in enumerate(_MIX):
+        token = flat[place : place + size]
+        mixed += (token ^ (token << numpy.uint64(29))) * numpy.uint64(factor)
+    mixed ^= mixed >> numpy.uint64(32)
+    mixed *= numpy.uint64(_MIX[3])
+    mixed ^= mixed >> numpy.uint64(29)
+    whole = owner[:size] == owner[len(owner) - size :]
+    return mixed[whole], numpy.bincount(owner[:size][whole], minlength=len(programs))
+
+
+def bands(hashes: Array, counts: Array) -> Array:
+    """The 25 numbers of each program that an alike one is found by; all 0 for a program without a run."""
+    import numpy
+
+    owner = numpy.repeat(numpy.arange(len(counts)), counts)
+    bins = numpy.full(len(counts) * BINS, _EMPTY, numpy.uint32)
+    place = owner * BINS + (hashes >> numpy.uint64(57)).astype(numpy.int64)
+    numpy.minimum.at(bins, place, (hashes & numpy.uint64(0x7FFFFFFF)).astype(numpy.uint32))
+    filled = _fill(bins.reshape(-1, BINS))
+    found = numpy.empty((len(counts), BANDS), numpy.uint32)
+    for band in range(BANDS):
+        key = numpy.full(len(counts), band, numpy.uint64)
+        for row in range(band * ROWS, (band + 1) * ROWS):
+            key = (key ^ filled[:, row]) * numpy.uint64(_MIX[0])
+            key ^= key >> numpy.uint64(31)
+        found[:, band] = (key >> numpy.uint64(16)).astype(numpy.uint32) | numpy.uint32(1)
+    found[counts == 0] = 0
+    return found
+
+
+def _fill(bins: Array) -> Array:
+    """Give each empty bin the value of another one, chosen alike for all programs; short ones have many."""
+    import numpy
+
+    have = bins != _EMPTY
+    need = ~have & have.any(1)[:, None]
+    filled, here = bins.copy(), numpy.arange(BINS)
+    for turn in range(1, 400):
+        (rows,) = numpy.nonzero(need.any(1))
+        if not len(rows):
+            break
+        # An odd factor makes it a permutation of the bins.
+        other = (here * (2 * turn + 1) + turn * 37 % BINS) % BINS
+        can = have[rows][:, other] & need[rows]
+        taken = bins[rows][:, other] + numpy.uint32(turn * 2654435 & 0x7FFFFFF)
+        filled[rows] = numpy.where(can, taken, filled[rows])
+        need[rows] &= ~can
+    return filled

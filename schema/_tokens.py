@@ -1,0 +1,123 @@
+"""What a program says, apart from how it is written: its tokens, its blocks, and the names that it gives itself."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from functools import lru_cache
+
+_TOKEN = re.compile(
+    r"#[^\n]*"  # a comment
+    r"|[rRbBuUfFtT]{0,2}(?:"  # a string
+    r'"""[^"\\]*(?:(?:\\.|"(?!""))[^"\\]*)*"""'
+    r"|'''[^'\\]*(?:(?:\\.|'(?!''))[^'\\]*)*'''"
+    r'|"(?:[^"\\\n]|\\.)*"'
+    r"|'(?:[^'\\\n]|\\.)*')"
+    r"|\\\n"  # a line that goes on
+    r"|\n[ \t\f]*"  # a new line and how far it is indented
+    r"|\.?[^\W\d]\w*(?:[ \t]*=(?!=))?"  # a name, an attribute, an assignment or a keyword
+    r"|\d[\w.]*"
+    r"|[^\s\w]",
+    re.DOTALL,
+)
+_WORD = re.compile(r"\w+")
+_BRACKETS = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
+
+
+def tokens(code: str) -> list[str]:
+    return _TOKEN.findall(code.replace("\r\n", "\n") if "\r" in code else code)
+
+
+def words(text: str) -> list[str]:
+    """The tokens of what is no program."""
+    return _WORD.findall(text.casefold())
+
+
+@lru_cache(maxsize=8)  # one record is looked at several times in a row
+def bound_names(code: str) -> frozenset[str] | None:
+    """The names that a program binds itself, so that others could stand in their place; None if it does not parse.
+
+    The symbol table costs less than the syntax tree, and parses just as strictly.
+    """
+    import _symtable  # type: ignore[import-not-found]  # what the module symtable wraps in objects, three times as slow
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tables = [_symtable.symtable(code, "<code>", "exec")]
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
+        return None
+    bound: set[str] = set()
+    while tables:
+        table = tables.pop()
+        tables.extend(table.children)
+        # 2: assigned, 4: a parameter, 128: imported, which is the name of something that stands elsewhere
+        bound.update(name for name, flags in table.symbols.items() if flags & 6 and not flags & 128)
+    return frozenset(bound - {"self"})
+
+
+def parses(code: str) -> bool:
+    return bound_names(code) is not None
+
+
+def normal_form(code: str) -> str:
+    """Equal for programs that differ in comments, blank lines and formatting alone; strings and blocks count."""
+    if bound_names(code) is None:
+        # Text, or broken code: only spaces at line ends and blank lines are known to mean nothing.
+        return "\n".join(line for line in (line.rstrip() for line in code.split("\n")) if line)
+    return "\0".join(normal_tokens(code))
+
+
+@lru_cache(maxsize=8)
+def normal_tokens(code: str) -> list[str]:
+    """The tokens of a program that parses, each in its one form, with a token for each line and block that begins."""
+    found, depth, width, indents = list[str](), 0, -1, [0]
+    for token in tokens(code):
+        form = FORMS[token]
+        if form == "\n":
+            if depth == 0:
+                width = len(token.expandtabs()) - 1
+        elif form:
+            if width >= 0 and found:  # the first token of a line
+                found += _line_begin(width, indents)
+            width = -1
+            depth += _BRACKETS.get(form, 0)
+            found.append(form)
+    return found
+
+
+def _line_begin(width: int, indents: list[int]) -> list[str]:
+    """What stands before a line: nothing but its beginning, a block that begins, or blocks that end."""
+    if width > indents[-1]:
+        indents.append(width)
+        return ["\n", "\n>"]
+    ended = ["\n"]
+    while width < indents[-1]:
+        indents.pop()
+        ended.append("\n<")
+    return ended
+
+
+class _Forms(dict[str, str]):
+    """Each token in the one form that stands for all ways to write it; nothing for a comment."""
+
+    def __missing__(self, token: str) -> str:
+        form = _form(token)
+        if len(self) < 100_000:  # most tokens come again; the others would fill the memory
+            self[token] = form
+        return form
+
+
+FORMS = _Forms()
+
+
+def _form(token: str) -> str:
+    if token[0] in "#\\":
+        return ""
+    if token[0] == "\n":
+        return "\n"
+    if token[-1] == "=" and len(token) > 1:
+        return token[:-1].rstrip() + "="
+    if token[-1] == "'" and '"' not in token and "\\" not in token:
+        return token.replace("'", '"')  # no string without escapes holds the quote that it stands in
+    return token

@@ -1,0 +1,179 @@
+"""The two readings of a split: the first decides the side of every record, the second writes them."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+import schema
+from schema import Fault, Record
+from stages.split_data.formats import FORMATS, find_fault
+from stages.split_data.leaks import Files
+from stages.split_data.sides import SIDES, Clash, Facts, Placement, assign, bond, upstream_side, value_of
+
+STAGE = "split_data"
+
+
+class Job(NamedTuple):
+    """What is asked of one split."""
+
+    ratios: list[float]
+    seed: int
+    row_format: str
+    stratify: list[str]
+    honour_split: str | None
+    benchmarks: list[str]
+    near: float | None
+    normalise: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return SIDES[: len(self.ratios)]
+
+    def options(self) -> dict[str, Any]:
+        told = {"format" if key == "row_format" else key: value for key, value in self._asdict().items()}
+        return {"near_threshold" if key == "near" else key: value for key, value in told.items()}
+
+
+class Input(NamedTuple):
+    """A record file; standard input as the copy of it that can be read twice."""
+
+    path: str
+    told: str
+
+    def read(self, reject: schema.Reject) -> Iterator[Record]:
+        name = None if self.path == self.told else "stdin" if self.told == "-" else Path(self.told).name
+        found = schema.read(self.path, reject, source=name)
+        return (schema.adopt(record) for record in found)
+
+
+@contextmanager
+def readable_twice(source: str) -> Iterator[Input]:
+    """The file itself, which must not change meanwhile; what can be read only once is copied."""
+    if source != "-" and Path(source).is_file():
+        before = Path(source).stat()
+        yield Input(source, source)
+        after = Path(source).stat()
+        if (before.st_mtime_ns, before.st_size, before.st_ino) != (after.st_mtime_ns, after.st_size, after.st_ino):
+            raise schema.Failure(f"{source}: it changed while it was read; start again")
+        return
+    with tempfile.NamedTemporaryFile(prefix="linemill-") as spool:
+        with sys.stdin.buffer if source == "-" else open(source, "rb") as pipe:
+            shutil.copyfileobj(pipe, spool)
+        spool.flush()
+        yield Input(spool.name, source)
+
+
+def accepted(input_: Input, job: Job, reject: schema.Reject) -> Iterator[Record]:
+    """All records of the file that the format can hold."""
+    for record in input_.read(reject):
+        upstream = upstream_side(record, job.honour_split, len(job.ratios))
+        fault = upstream if isinstance(upstream, Fault) else find_fault(record, job.row_format)
+        if fault:
+            reject(record, fault.message, code=fault.code)
+        else:
+            yield record
+
+
+def place(input_: Input, benchmarks: Files, job: Job) -> Placement:
+    """The first reading: the side of every record."""
+    facts: list[Facts] = []
+    seen: set[str] = set()
+    faults: list[str] = []
+
+    def note(item: Any, message: str, code: str = "invalid", line: int | None = None) -> None:
+        """It is rejected in the second reading."""
+        if not faults:
+            faults.append(f"; the first row is rejected: {code}: {message}")
+
+    def stream() -> Iterator[Record]:
+        yield from benchmarks.records()
+        for record in schema.progress(accepted(input_, job, note), STAGE):
+            facts.append(facts_of(record, job))
+            seen.update(key for key in asked_keys(job) if value_of(record, key) is not None)
+            yield record
+
+    marks = schema.marks(stream(), near=job.near, normalise=job.normalise)
+    if not facts:
+        raise schema.Failure(f"{input_.told}: there is no record to split{''.join(faults)}")
+    for key in asked_keys(job):
+        if key not in seen:
+            option = "--honour-split" if key == job.honour_split else "--stratify"
+            raise click.UsageError(f"{option} {key}: no record has this key in its metadata")
+    return assign(marks, facts, job.ratios, job.seed, exact=bool(job.stratify))
+
+
+def asked_keys(job: Job) -> list[str]:
+    return [*job.stratify, *filter(None, [job.honour_split])]
+
+
+def facts_of(record: Record, job: Job) -> Facts:
+    upstream = upstream_side(record, job.honour_split, len(job.ratios))
+    group = record["metadata"].get("group")
+    return Facts(
+        group=None if group is None else str(group),
+        stratum=tuple(sys.intern(value_of(record, key) or "") for key in job.stratify),
+        upstream=upstream if isinstance(upstream, int) else None,
+    )
+
+
+def write_sides(
+    staging: Path, input_: Input, benchmarks: Files, placement: Placement, job: Job, reject: schema.Reject
+) -> dict[str, int]:
+    """The second reading: every record to its side or to the rejects; gives the size of each side."""
+    first = sum(benchmarks.sizes())
+    wanted = {link.earlier for found in placement if isinstance(found, Clash) for link in found.links}
+    named = benchmarks.name({number for number in wanted if number < first})
+    names = {number: benchmarks.title(number, whose.id) for number, whose in named.items()}
+    sizes = Counter(dict.fromkeys(job.names, 0))
+    with ExitStack() as stack:
+        keep = [stack.enter_context(side_writer(staging / f"{name}.jsonl", name, job)) for name in job.names]
+        records = accepted(input_, job, reject)
+        for number, (record, found) in enumerate(zip(records, placement, strict=False), first):
+            if number in wanted:
+                names[number] = f"{record['metadata']['id']} in {side_name(found)}"
+            if isinstance(found, Clash):
+                reject(record, why(found, record, job, names), code=found.code)
+            else:
+                keep[found](record)
+                sizes[SIDES[found]] += 1
+    return dict(sizes)
+
+
+def side_name(found: int | Clash) -> str:
+    return "no side" if isinstance(found, Clash) else SIDES[found]
+
+
+def why(clash: Clash, record: Record, job: Job, names: dict[int, str]) -> str:
+    told = " and ".join(f"{bond(link)} {names[link.earlier]}" for link in clash.links)
+    if clash.code == "split_conflict" and job.honour_split:
+        return f"its {job.honour_split} is {value_of(record, job.honour_split)!r}, but it {told}"
+    return f"it {told}"
+
+
+@contextmanager
+def side_writer(path: Path, name: str, job: Job) -> Iterator[Callable[[Record], None]]:
+    convert = FORMATS[job.row_format]
+    if convert is None:
+        with schema.write(path) as put:
+            yield partial(put_record, put, {**job.options(), "side": name})
+    else:
+        with schema.atomic(path) as file:
+            yield lambda record: put_row(file.write, convert(record))
+
+
+def put_record(put: Callable[[Record], None], params: dict[str, Any], record: Record) -> None:
+    put(schema.add_lineage(record, stage=STAGE, params=params, parent=schema.content_hash(record)))
+
+
+def put_row(put: Callable[[bytes], Any], row: dict[str, Any]) -> None:
+    put(schema.encode(row) + b"\n")
