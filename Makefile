@@ -45,7 +45,7 @@ TYPED := $(SCRIPTS) schema stages extractors docs/_generate.py
 # run the stage again instead of going on with less. Answers that were paid for are in the cache.
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all setup render-setup data llm filter split train merge evaluate summary audit test check format docs bench lock clean help FORCE
+.PHONY: all setup render-setup data llm filter split train merge export evaluate summary audit test check format docs bench lock clean help FORCE
 .DEFAULT_GOAL := help
 
 all: $(EVALUATION)/scores.json ## the whole pipeline, on the embedded source and model unless told otherwise
@@ -62,6 +62,8 @@ split: data_split/ledger.json ## data_filtered/train.json -> data_split/{train,v
 train: $(OUT)/ledger.json ## LoRA adapter -> runs/RUN/adapter
 	@echo "make $@: up to date: $^"
 merge: $(OUT)/merged/ledger.json ## adapter + base -> runs/RUN/merged
+	@echo "make $@: up to date: $^"
+export: $(OUT)/gguf/ledger.json ## the merged model as a GGUF file with a Modelfile -> runs/RUN/gguf
 	@echo "make $@: up to date: $^"
 evaluate: $(EVALUATION)/scores.json ## held-out rows -> runs/RUN/evaluation
 	@echo "make $@: up to date: $^"
@@ -139,6 +141,14 @@ $(EVALUATION)/scores.json: $(OUT)/merged/ledger.json data_filtered/test.json $(M
 	$(PY) evaluate_model.py generate --model $(OUT)/merged --data data_filtered/test.json --output $(EVALUATION) --limit $(EVAL_LIMIT) $(EVAL_OPTIONS)
 	$(PY) filter_quality.py --input $(EVALUATION)/generated.jsonl --output $(EVALUATION)/tagged.jsonl --tag-only $(RENDERING)
 	$(PY) evaluate_model.py score --data $(EVALUATION)/tagged.jsonl --output $(EVALUATION)
+	$(PY) evaluate_model.py page $(EVALUATION) --metrics $(OUT)/metrics.jsonl
+	$(RAN)
+
+# The model as one file for llama.cpp and Ollama; QUANT="f16 q8_0" for several, q4_k_m needs linemill[llama].
+QUANT ?= q8_0
+$(eval $(call options,export-$(RUN),$(QUANT)))
+$(OUT)/gguf/ledger.json: $(OUT)/merged/ledger.json $(EVALUATION)/scores.json $(MAKE_DIR)/export-$(RUN).options | $(READY)
+	$(PY) merge_export.py export --model $(OUT)/merged --format gguf $(addprefix --quant ,$(QUANT)) --output $(OUT)/gguf --scores $(EVALUATION)/scores.json
 	$(RAN)
 
 summary:
@@ -147,8 +157,8 @@ summary:
 	@echo "  records       data_formatted/  data_enhanced/  data_filtered/  data_split/   (rejects beside each file)"
 	@echo "  adapter       $(OUT)/adapter"
 	@echo "  merged model  $(OUT)/merged"
-	@echo "  scores        $(EVALUATION)/scores.json   generations in $(EVALUATION)/tagged.jsonl"
-	@echo "  try           $(PY) evaluate_model.py generate --help;  make audit;  make help"
+	@echo "  scores        $(EVALUATION)/index.html   $(EVALUATION)/scores.json   generations in $(EVALUATION)/tagged.jsonl"
+	@echo "  try           $(PY) evaluate_model.py chat --model $(OUT)/merged;  make export;  make audit;  make help"
 
 # --- looking after it ------------------------------------------------------------------------------------------------
 audit: | $(READY) ## count every ledger again, from the files themselves
