@@ -4,8 +4,11 @@
 #   make test       set up, then the tests
 #   make help       everything else
 #
-# Variables: SOURCES="a b"  LLM=offline|openai|claude  MODEL=tiny|DIR|NAME  RUN=name  WORKERS=2
+# Variables: SOURCES="a b"  LLM=offline|openai|claude  MODEL=tiny|DIR|NAME  RUN=name  WORKERS=2  RENDER=static|check
 # and, for what has no variable, PREPARE_OPTIONS LLM_OPTIONS FILTER_OPTIONS SPLIT_OPTIONS TRAIN_OPTIONS EVAL_OPTIONS.
+
+PYTHON ?= python3
+VENV ?= .venv
 
 # The embedded source: no key, no hub. `all` is every enabled one of sources.yaml.
 SOURCES ?= manim_package
@@ -14,14 +17,15 @@ MODEL ?= tiny
 RUN ?= default
 WORKERS ?= 2
 MIN_QUALITY ?= 0.8
+# How far programs are run: static import check sampled last full. Not at all where Manim is not installed.
+RENDER ?= $(if $(wildcard $(VENV)/lib/python3*/site-packages/manim/__init__.py),check,static)
+RENDERING = $(if $(filter-out static,$(RENDER)),--render $(RENDER) --render-cache .cache/render)
 RATIOS ?= 85/15
 # The tiny base has seen the same rows already: more than one pass of its adapter makes it recite them.
 TRAIN_OPTIONS ?= --on-long reject$(if $(filter tiny,$(MODEL)), --epochs 1)
 EVAL_LIMIT ?= 32
 EVAL_OPTIONS ?= --max-new-tokens 512
 
-PYTHON ?= python3
-VENV ?= .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 OUT := runs/$(RUN)
@@ -41,7 +45,7 @@ TYPED := $(SCRIPTS) schema stages extractors docs/_generate.py
 # run the stage again instead of going on with less. Answers that were paid for are in the cache.
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all setup data llm filter split train merge evaluate summary audit test check format docs bench lock clean help FORCE
+.PHONY: all setup render-setup data llm filter split train merge export evaluate summary audit test check format docs bench lock clean help FORCE
 .DEFAULT_GOAL := help
 
 all: $(EVALUATION)/scores.json ## the whole pipeline, on the embedded source and model unless told otherwise
@@ -58,6 +62,8 @@ split: data_split/ledger.json ## data_filtered/train.json -> data_split/{train,v
 train: $(OUT)/ledger.json ## LoRA adapter -> runs/RUN/adapter
 	@echo "make $@: up to date: $^"
 merge: $(OUT)/merged/ledger.json ## adapter + base -> runs/RUN/merged
+	@echo "make $@: up to date: $^"
+export: $(OUT)/gguf/ledger.json ## the merged model as a GGUF file with a Modelfile -> runs/RUN/gguf
 	@echo "make $@: up to date: $^"
 evaluate: $(EVALUATION)/scores.json ## held-out rows -> runs/RUN/evaluation
 	@echo "make $@: up to date: $^"
@@ -76,6 +82,9 @@ $(READY): requirements.lock
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	@touch $@
 
+render-setup: $(READY) ## add Manim, so that programs can be run and judged by what happens
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-render.lock || { echo "make: Manim did not build; it takes libcairo2-dev libpango1.0-dev gcc pkg-config (Debian's names)" >&2; exit 1; }
+
 # --- options are inputs too: a file that changes only when they do ----------------------------------------------------
 # $(call options,NAME,TEXT)
 define options
@@ -85,10 +94,10 @@ $(MAKE_DIR)/$(1).options: FORCE
 endef
 $(eval $(call options,prepare,$(SOURCES) $(PREPARE_OPTIONS)))
 $(eval $(call options,llm,$(LLM) $(LLM_OPTIONS)))
-$(eval $(call options,filter,$(MIN_QUALITY) $(FILTER_OPTIONS)))
+$(eval $(call options,filter,$(MIN_QUALITY) $(RENDER) $(FILTER_OPTIONS)))
 $(eval $(call options,split,$(RATIOS) $(SPLIT_OPTIONS)))
 $(eval $(call options,train-$(RUN),$(MODEL) $(TRAIN_OPTIONS)))
-$(eval $(call options,evaluate-$(RUN),$(EVAL_LIMIT) $(EVAL_OPTIONS)))
+$(eval $(call options,evaluate-$(RUN),$(EVAL_LIMIT) $(RENDER) $(EVAL_OPTIONS)))
 
 # A recipe that ran leaves a mark, so that `make all` can say truthfully whether there was anything to do.
 RAN = @mkdir -p $(MAKE_DIR) && touch $(MAKE_DIR)/ran
@@ -107,7 +116,7 @@ data_enhanced/%.json: data_formatted/%.json $(MAKE_DIR)/llm.options | $(READY)
 	$(RAN)
 
 data_filtered/%.json: data_enhanced/%.json $(MAKE_DIR)/filter.options | $(READY)
-	$(PY) filter_quality.py --input $< --output $@ --min-quality $(MIN_QUALITY) --workers $(WORKERS) $(FILTER_OPTIONS)
+	$(PY) filter_quality.py --input $< --output $@ --min-quality $(MIN_QUALITY) --workers $(WORKERS) $(RENDERING) $(FILTER_OPTIONS)
 	$(RAN)
 
 data_split/ledger.json: data_filtered/train.json $(MAKE_DIR)/split.options | $(READY)
@@ -130,8 +139,16 @@ $(EVALUATION)/scores.json: $(OUT)/merged/ledger.json data_filtered/test.json $(M
 	$(PY) split_data.py audit data_filtered/train.json data_filtered/test.json
 	$(PY) evaluate_model.py loss --model $(OUT)/merged --data data_filtered/test.json --output $(EVALUATION)
 	$(PY) evaluate_model.py generate --model $(OUT)/merged --data data_filtered/test.json --output $(EVALUATION) --limit $(EVAL_LIMIT) $(EVAL_OPTIONS)
-	$(PY) filter_quality.py --input $(EVALUATION)/generated.jsonl --output $(EVALUATION)/tagged.jsonl --tag-only
+	$(PY) filter_quality.py --input $(EVALUATION)/generated.jsonl --output $(EVALUATION)/tagged.jsonl --tag-only $(RENDERING)
 	$(PY) evaluate_model.py score --data $(EVALUATION)/tagged.jsonl --output $(EVALUATION)
+	$(PY) evaluate_model.py page $(EVALUATION) --metrics $(OUT)/metrics.jsonl
+	$(RAN)
+
+# The model as one file for llama.cpp and Ollama; QUANT="f16 q8_0" for several, q4_k_m needs linemill[llama].
+QUANT ?= q8_0
+$(eval $(call options,export-$(RUN),$(QUANT)))
+$(OUT)/gguf/ledger.json: $(OUT)/merged/ledger.json $(EVALUATION)/scores.json $(MAKE_DIR)/export-$(RUN).options | $(READY)
+	$(PY) merge_export.py export --model $(OUT)/merged --format gguf $(addprefix --quant ,$(QUANT)) --output $(OUT)/gguf --scores $(EVALUATION)/scores.json
 	$(RAN)
 
 summary:
@@ -140,8 +157,8 @@ summary:
 	@echo "  records       data_formatted/  data_enhanced/  data_filtered/  data_split/   (rejects beside each file)"
 	@echo "  adapter       $(OUT)/adapter"
 	@echo "  merged model  $(OUT)/merged"
-	@echo "  scores        $(EVALUATION)/scores.json   generations in $(EVALUATION)/tagged.jsonl"
-	@echo "  try           $(PY) evaluate_model.py generate --help;  make audit;  make help"
+	@echo "  scores        $(EVALUATION)/index.html   $(EVALUATION)/scores.json   generations in $(EVALUATION)/tagged.jsonl"
+	@echo "  try           $(PY) evaluate_model.py chat --model $(OUT)/merged;  make export;  make audit;  make help"
 
 # --- looking after it ------------------------------------------------------------------------------------------------
 audit: | $(READY) ## count every ledger again, from the files themselves
@@ -174,10 +191,14 @@ docs: $(READY) ## write docs/commands.md from --help
 
 bench: $(READY) ## measure, beside peers (see bench/README.md)
 	$(PY) bench/copy_records.py
+<<<<<<< HEAD
 	$(PY) bench/llm_calls.py
+=======
+	$(if $(RENDERING),$(PY) bench/render_gate.py,@echo "make bench: without Manim (make render-setup) the render gate is left out")
+>>>>>>> main
 
 lock: ## write requirements.lock from the environment as it is
-	$(PY) -m pip freeze --exclude pip | sed -e 's/+cpu$$//' > requirements.lock
+	$(PY) -m pip freeze --exclude pip | sed -e 's/+cpu$$//' | grep -vxFf requirements-render.lock > requirements.lock
 
 PREPARED := train.json test.json rejects.jsonl dataset_stats.json deduplication_report.json removed_duplicates.json ledger.json
 SPLIT := train.jsonl valid.jsonl test.jsonl rejects.jsonl ledger.json dataset_info.json \

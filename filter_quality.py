@@ -10,12 +10,14 @@ The score is 0 when a critical check finds something. Otherwise it is 1 minus th
 something, never below 0: high 0.3, medium 0.1, low 0.02 (half of that under --mode lenient); notes weigh nothing.
 Keys and passwords (--allow-secrets), licences (--allow-license), personal data (--personal-data) and rows that are too
 long (--max-tokens) are rejects whatever the score. An answer is never cut.
-Programs are parsed and never run. stages/filter_quality/rules.py is the table of checks, severities and weights.
+stages/filter_quality/rules.py is the table of checks, severities and weights. Programs are parsed and never run, unless
+--render asks for it: then those that pass the checks run in a sandbox (stages/filter_quality/render), and what happened
+stands in metadata.render.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,11 +29,13 @@ from stages.filter_quality.code_checks import check_code
 from stages.filter_quality.conflicts import conflicts
 from stages.filter_quality.findings import Finding
 from stages.filter_quality.guard import HARD, Guard
+from stages.filter_quality.render.wish import LEVELS, Wish, take
 from stages.filter_quality.rules import SEVERITIES, RuleBook, Rules, read_config
 from stages.filter_quality.text_checks import check_description, check_request, check_text
 from stages.filter_quality.tokens import Budget, Size, table
 
 Quality = dict[str, Any]
+Check = Callable[[schema.Record], schema.Record | schema.Fault]
 PLAIN = Guard()
 
 
@@ -119,6 +123,16 @@ def _fault(quality: Quality, rules: Rules, least: float) -> schema.Fault:
 @click.option("--allow-secrets", is_flag=True, help="Keep rows that hold keys or passwords.")
 @click.option("--personal-data", default="keep", type=click.Choice(["keep", "redact", "reject"]),
               help="What to do with mail addresses and telephone numbers.")  # fmt: skip
+@click.option("--render", default="static", type=click.Choice(LEVELS),
+              help="Run what passes the checks, in a sandbox: only import it; build its scenes (check), with every "
+              "animation at 5 pictures a second (sampled); draw the last picture; or make the whole film.")  # fmt: skip
+@click.option("--frames", metavar="DIR", help="With --render: keep the last picture of each program here.")
+@click.option("--render-cache", metavar="DIR", help="With --render: remember what was found, by content.")
+@click.option("--render-timeout", default=30, type=click.IntRange(1), metavar="S",
+              help="Seconds of processor time for a program; by the clock it has four times as many.")  # fmt: skip
+@click.option("--render-memory", default=4096, type=click.IntRange(512), metavar="MB", help="Memory for a program.")
+@click.option("--fix", is_flag=True, help="With --render: repair rows that fail, and keep those that then pass.")
+@click.option("--unsafe", is_flag=True, help="With --render: run programs also where the system allows no sandbox.")
 def main(
     contract: schema.Contract,
     min_quality: float,
@@ -129,16 +143,21 @@ def main(
     **wishes: Any,
 ) -> None:
     """Score every record from 0 to 1 by named checks, and keep those that are good enough to learn from."""
-    least = _least(min_quality, tag_only)
+    least, wish = _least(min_quality, tag_only), take(wishes)
     _check_report(contract, report)
     config = read_config(quality_config) if quality_config else {}
     book, guard = RuleBook(mode, config), _guard(**wishes)._replace(conflicts=conflicts(contract.input))
     asked = {name: value for name, value in wishes.items() if value not in (None, False, (), "keep")}
+    asked |= wish.params() if wish else {}
     params = {"min_quality": least, "mode": mode, **asked} | ({"quality_config": config} if config else {})
     incomplete = None
     try:
         with schema.run("filter_quality", contract, params=params) as run:
-            run.map(partial(gate, book=book, guard=guard, least=least))
+            check = partial(gate, book=book, guard=guard, least=least)
+            if wish:
+                _render(run, wish, check, tag_only)
+            else:
+                run.map(check)
     except schema.Incomplete as error:  # the rows are written, so they are reported too
         incomplete = error
     if guard.budget and "-" not in (contract.output, contract.rejects):
@@ -147,6 +166,17 @@ def main(
         _write_report(report, contract, book, guard, params)
     if incomplete:
         raise incomplete
+
+
+def _render(run: schema.Run, wish: Wish, check: Check, tag_only: bool) -> None:
+    """Run the programs that pass the checks; what that took goes to the ledger."""
+    from stages.filter_quality.render.pool import Pool
+    from stages.filter_quality.render.rows import Gate
+
+    with Pool(wish, run.contract.workers) as pool:
+        Gate(check, pool, tag_only).rows(run)
+        run.extra["render"] = pool.facts()
+    schema.log(f"  render: {run.extra['render']}", level=1)
 
 
 def _least(min_quality: float, tag_only: bool) -> float | None:

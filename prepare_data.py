@@ -225,13 +225,6 @@ CACHE_DIR = click.option(
 @click.option("--test-ratio", default=0.1, type=click.FloatRange(0, 1), metavar="R", help="Share of the test side.")
 @click.option("--seed", default=42, help="Decides which records fall on the test side.")
 @identity.options
-@click.option(
-    "--against",
-    multiple=True,
-    type=click.Path(exists=True, dir_okay=False),
-    metavar="FILE",
-    help="Remove, too, what stands in this record file; may be given several times.",
-)
 @augment.options
 @click.option("--min-code-length", default=0, type=click.IntRange(0), metavar="N", help="Shortest code, in characters.")
 @click.option(

@@ -2,163 +2,97 @@
 
     python train.py --data data_split/train.jsonl --eval-data data_split/valid.jsonl --output runs/first
     python train.py --data data_split/train.jsonl --model models/some-model --lr 1e-4 --on-long reject
+    python train.py --data data/personas --adapters eli5,intuitive,executive --eval-split 0.1
     python train.py inspect --data data_split/train.jsonl --show-mask 2
     python train.py config init --output config.yaml
 
 In    any record file; a base model: a folder, a name on the hub, or `tiny`, which is built from the rows, offline
-Out   OUTPUT/adapter with the tokenizer it was trained with; base/ (of tiny), config.yaml, metrics.jsonl, ledger.json,
-      rejects.jsonl with every row that is not trained on and the reason; checkpoints/ for --resume
+Out   OUTPUT/adapter with the tokenizer it was trained with (OUTPUT/model for --method full); base/ (of tiny),
+      config.yaml, metrics.jsonl, losses.jsonl (every row, by id), curves.html, ledger.json, rejects.jsonl with every
+      row that is not trained on and the reason; checkpoints/ for --resume
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import click
 import msgspec
 
 import schema
-from stages.train import adapter, models, rows, settings, tiny
-
-if TYPE_CHECKING:
-    from trl import SFTTrainer
+from stages.train import adapter, curves, intake, lengths, losses, machine, mlx, models, rows, settings, starts, tiny
+from stages.train.intake import Intake, Prepared, Source
+from stages.train.tree import Config
 
 FILE = click.Path(exists=True, dir_okay=False)
 OUTPUT = click.Path(file_okay=False, path_type=Path)
-LEDGER, METRICS, REJECTS = "ledger.json", "metrics.jsonl", "rejects.jsonl"
+LEDGER, METRICS, REJECTS, CURVES = "ledger.json", "metrics.jsonl", "rejects.jsonl", "curves.html"
 
 
-class Intake:
-    """Takes what is not trained on, and counts it by reason."""
-
-    def __init__(self, put: schema.Reject):
-        self.put = put
-        self.reasons: Counter[str] = Counter()
-        self.example = ""
-
-    def __call__(self, item: Any, message: str, code: str = "invalid", line: int | None = None) -> None:
-        self.reasons[code] += 1
-        self.example = self.example or message
-        self.put(item, message, code=code, line=line)
-
-
-class Prepared(NamedTuple):
-    """What both sides of the data came to."""
-
-    train: list[rows.Row]
-    held_out: list[rows.Row]
-    speaker: rows.Speaker
-
-
-def prepare(data: str, eval_data: str | None, config: settings.Config, intake: Intake) -> Prepared:
-    """Read, tokenize and check every row, before anything expensive happens."""
-    records = list(rows.usable(data, intake))
-    if not records:
-        raise schema.Failure(no_rows(data, intake))
-    held_out = list(rows.usable(eval_data, intake)) if eval_data else []
-    if config.model.name == "tiny":
-        speaker = tiny.build_speaker(records, config)
-    else:
-        speaker = models.load_speaker(models.find_model(config.model.name))
-    train_rows = fitting(encoded(records, speaker, intake), speaker, config.data, intake, data)
-    if not train_rows:
-        raise schema.Failure(no_rows(data, intake))
-    return Prepared(
-        train_rows, fitting(encoded(held_out, speaker, intake), speaker, config.data, intake, str(eval_data)), speaker
-    )
-
-
-def no_rows(data: str, intake: Intake) -> str:
-    reasons = ", ".join(f"{count:,} {code}" for code, count in intake.reasons.most_common(3))
-    why = f"{reasons}; the first: {intake.example}" if reasons else "it is empty"
-    return f"{data}: no row can be trained on ({why})"
-
-
-def encoded(records: Sequence[schema.Record], speaker: rows.Speaker, reject: schema.Reject) -> list[rows.Row]:
-    found = []
-    for record in records:
-        row = rows.encode(speaker, record)
-        if isinstance(row, schema.Fault):
-            reject(record, row.message, code=row.code)
-        else:
-            found.append(row)
-    return found
-
-
-def fitting(
-    found: list[rows.Row], speaker: rows.Speaker, told: settings.Data, reject: schema.Reject, name: str
-) -> list[rows.Row]:
-    """The rows that are short enough, after what --on-long says was done with the others."""
-    limit = told.max_length
-    if all(len(row.ids) <= limit for row in found):
-        return found
-    if told.on_long == "fail":
-        schema.log(rows.table(found))
-        raise schema.Failure(f"{name}: {rows.long_rows_cost(speaker, found, limit)}")
-    fits = []
-    for row in found:
-        shorter: rows.Row | schema.Fault = row
-        if len(row.ids) > limit:
-            fault = schema.Fault("too_long", f"{len(row.ids):,} tokens, at most {limit:,} are trained on")
-            shorter = rows.trim(speaker, row, limit) if told.on_long == "trim-prompt" else fault
-        if isinstance(shorter, schema.Fault):
-            reject(row.record, shorter.message, code=shorter.code)
-        else:
-            fits.append(shorter)
-    return fits
-
-
-def base_folder(prepared: Prepared, config: settings.Config, output: Path) -> Path:
+def base_folder(every: Sequence[rows.Row], speaker: rows.Speaker, config: Config, output: Path) -> Path:
     """Where the base model is; the tiny one is built first, unless it stands there from the same rows and settings."""
     if config.model.name != "tiny":
         return models.find_model(config.model.name)
     base = output / "base"
-    if tiny.is_current(base, tiny.fingerprint(prepared.train, config)):
+    if tiny.is_current(base, tiny.fingerprint(every, config)):
         schema.log(f"train: {base} is used again, it was built from the same rows and settings")
     else:
-        tiny.build(prepared.train, prepared.speaker, config, base)
+        tiny.build(every, speaker, config, base)
     return base
 
 
-def train_adapter(prepared: Prepared, config: settings.Config, output: Path, *, resume: bool) -> SFTTrainer:
-    base = base_folder(prepared, config, output)
+def train_one(
+    prepared: Prepared, base: Path, config: Config, output: Path, team: machine.Team, *, resume: bool
+) -> None:
+    """One adapter, or one model that was trained in full, and what is known of its training."""
     dtype = models.choose_dtype(config.model.dtype)
-    speaker = models.load_speaker(base)
-    job = adapter.Job(prepared.train, prepared.held_out, speaker, base, dtype, config)
+    job = adapter.Job(prepared.train, prepared.held_out, models.load_speaker(base, config), base, dtype, config)
+    target = output / ("model" if job.is_full else "adapter")
     # A folder is named as it is seen from the adapter, so that a run that is moved as a whole still fits together.
     is_folder = config.model.name == "tiny" or Path(config.model.name).is_dir()
-    base_name = os.path.relpath(base, output / "adapter") if is_folder else config.model.name
-    with schema.folder(output / "adapter") as staging:
-        trainer = adapter.train(models.load_model(base, dtype), job, output / "checkpoints", resume=resume)
-        adapter.save(trainer, job, base_name, staging)
-    return trainer
+    base_name = os.path.relpath(base, target) if is_folder else models.hub_name(config.model.name)
+    model = models.load_model(base, "float32" if job.is_full else dtype, config)
+    done = adapter.train(model, job, output / "checkpoints", team, resume=resume)
+    if not team.is_first:
+        return
+    with schema.folder(target) as staging:
+        adapter.save(done.trainer, job, base_name, staging)
+    write_records_of_the_run(done, config, output)
+    schema.log("train: the rows that were learned least: loss, id, source, description")
+    for line in losses.suspicious(done.losses.lines, prepared.train):
+        schema.log(line)
 
 
-def write_records_of_the_run(trainer: SFTTrainer, config: settings.Config, output: Path) -> None:
+def write_records_of_the_run(done: adapter.Done, config: Config, output: Path) -> None:
+    lines = list(adapter.metrics(done.trainer))
     with schema.atomic(output / "config.yaml") as file:
         file.write(settings.to_yaml(config).encode())
     with schema.atomic(output / METRICS) as file:
-        for entry in adapter.metrics(trainer):
+        for entry in lines:
             file.write(schema.encode(entry) + b"\n")
+    with schema.atomic(output / CURVES) as file:
+        file.write(curves.page(output.name, lines).encode())
+    done.losses.save(output / losses.FILE)
 
 
-def write_ledger(data: list[str], prepared: Prepared, intake: Intake, config: settings.Config, output: Path) -> None:
-    kept, rejected = len(prepared.train) + len(prepared.held_out), intake.reasons.total()
+def write_ledger(source: Source, prepared: Prepared, taken: Intake, config: Config, result: Path) -> None:
+    output = source.output
+    kept, rejected = len(prepared.train) + len(prepared.held_out), taken.reasons.total()
+    known = [output / name for name in ("config.yaml", METRICS, losses.FILE, CURVES) if result.name != "mlx"]
     schema.write_ledger(
         output / LEDGER,
         stage="train",
-        inputs=data,
+        inputs=[source.data, source.eval_data] if source.eval_data else [source.data],
         outputs=[],
         rejects=output / REJECTS,
-        files=[*sorted((output / "adapter").iterdir()), output / "config.yaml", output / METRICS],
+        files=[*sorted(result.iterdir()), *known],
         counts={"in": kept + rejected, "kept": kept, "rejected": rejected, "merged": 0},
-        reasons=dict(intake.reasons),
+        reasons=dict(taken.reasons),
         options=msgspec.to_builtins(config),
         extra={
             "trained_rows": len(prepared.train),
@@ -166,20 +100,43 @@ def write_ledger(data: list[str], prepared: Prepared, intake: Intake, config: se
             "trained_tokens": sum(row.answer for row in prepared.train),
         },
     )
-    for code, count in intake.reasons.most_common():
-        schema.log(f"  {count:,} {code}")
     schema.log(
         f"train: {kept + rejected:,} in, {kept:,} kept ({len(prepared.train):,} trained, "
-        f"{len(prepared.held_out):,} held out), {rejected:,} rejected -> {output / 'adapter'}"
+        f"{len(prepared.held_out):,} held out), {rejected:,} rejected -> {result}"
     )
 
 
 @contextmanager
-def libraries(config: settings.Config) -> Iterator[None]:
-    models.require_packages()
+def libraries(config: Config) -> Iterator[None]:
+    models.require_packages(config)
     models.settle_environment(config.model.name)
     with models.quiet_libraries():
         yield
+
+
+@contextmanager
+def intakes(sources: Sequence[Source], team: machine.Team) -> Iterator[list[Intake]]:
+    """Where the rejects of each source go; with several processes, those of the first."""
+    with ExitStack() as stack:
+        if not team.is_first:
+            yield [Intake(lambda *_, **__: None) for _ in sources]
+            return
+        yield [
+            Intake(stack.enter_context(schema.rejects(source.output, source.output / REJECTS, stage="train")))
+            for source in sources
+        ]
+
+
+def prepare(sources: Sequence[Source], config: Config, takers: Sequence[Intake]) -> list[Prepared]:
+    """Every row of every source, tokenized and checked; what stays outside is named before the first step."""
+    taken = [intake.take(source, config, taker) for source, taker in zip(sources, takers, strict=True)]
+    speaker = intake.find_speaker(taken, config)
+    prepared = []
+    for source, part, taker in zip(sources, taken, takers, strict=True):
+        prepared.append(intake.encode(source, part, speaker, config, taker))
+        taker.say()
+    intake.refuse_drift(prepared[0])
+    return prepared
 
 
 def be_quiet(context: click.Context, option: click.Parameter, value: bool) -> None:
@@ -193,55 +150,118 @@ config_option = click.option(
     "config_file",
     type=FILE,
     metavar="FILE",
-    help="Settings in YAML; a flag wins over it.  [default: config.yaml where there is one]",
+    help="Settings in YAML, or an adapter_config.json of mlx; a flag wins over it.  "
+    "[default: config.yaml where there is one]",
 )
 
 
 @click.group(cls=schema.group("train"), context_settings=schema.CONTEXT)
 def cli() -> None:
     """Train a LoRA adapter, look at what would be trained, write and check settings. Without a command: train."""
+    starts.load_dotenv()
 
 
 @cli.command("train")
-@click.option("--data", required=True, type=FILE, metavar="FILE", help="Record file of any known shape.")
-@click.option("--eval-data", type=FILE, metavar="FILE", help="Held-out records: their loss is taken each epoch.")
-@click.option("--output", default="runs/default", type=OUTPUT, metavar="DIR", help="Folder of the run.")
+@click.option(
+    "--output", default="runs/default", envvar="OUTPUT_DIR", type=OUTPUT, metavar="DIR", help="Folder of the run."
+)
+@click.option(
+    "--adapters",
+    metavar="A,B,...",
+    help="One adapter for each name, on one base: --data is a folder with A.jsonl or A/train.jsonl, ...",
+)
 @click.option("--resume", is_flag=True, help="Go on from the newest whole checkpoint of the same run.")
+@click.option("--qlora", is_flag=True, help="The same as --method qlora.")
+@click.option(
+    "--backend",
+    default="trl",
+    type=click.Choice(["trl", "mlx"]),
+    help="mlx writes OUTPUT/mlx for Apple's mlx-lm, and runs it where it is installed.",
+)
+@click.option("--world-size", type=click.IntRange(1), metavar="N", help="Stop unless N processes take part (torchrun).")
 @config_option
 @settings.flags()
 @quiet
 def train_command(
-    data: str, eval_data: str | None, output: Path, resume: bool, config_file: str | None, **flags: Any
+    output: Path,
+    adapters: str | None,
+    resume: bool,
+    qlora: bool,
+    backend: str,
+    world_size: int | None,
+    config_file: str | None,
+    **flags: Any,
 ) -> None:
     """Train a LoRA adapter on DATA."""
-    config = settings.resolve(config_file, flags)
-    with libraries(config), schema.lock(output):
-        with schema.rejects(output, output / REJECTS, stage="train") as put:
-            intake = Intake(put)
-            prepared = prepare(data, eval_data, config, intake)
-            trainer = train_adapter(prepared, config, output, resume=resume)
-            write_records_of_the_run(trainer, config, output)
-        write_ledger([data, eval_data] if eval_data else [data], prepared, intake, config, output)
+    config = settings.resolve(config_file, flags | ({"training__method": "qlora"} if qlora else {}))
+    settings.refuse_contradictions(config)
+    sources = intake.sources(config, adapters, output)
+    team = machine.Team()
+    team.check(world_size)
+    if backend == "mlx":
+        mlx.refuse(config)
+    with libraries(config), ExitStack() as stack:
+        if team.is_first:
+            stack.enter_context(schema.lock(output))
+        else:
+            schema.set_verbosity(-1)
+        team.join()
+        if backend == "mlx":
+            hand_to_mlx(sources, config, output)
+        else:
+            train_all(sources, config, output, team, resume=resume)
+
+
+def train_all(sources: Sequence[Source], config: Config, output: Path, team: machine.Team, *, resume: bool) -> None:
+    for doubt in settings.doubts(config):
+        schema.log(f"train: warning: {doubt}")
+    with intakes(sources, team) as takers:
+        prepared = prepare(sources, config, takers)
+        every = [row for part in prepared for row in part.train]
+        with team.first_alone():
+            base = base_folder(every, prepared[0].speaker, config, output)
+        for source, part in zip(sources, prepared, strict=True):
+            train_one(part, base, config, source.output, team, resume=resume)
+    if team.is_first:
+        for source, part, taker in zip(sources, prepared, takers, strict=True):
+            result = source.output / ("model" if config.training.method == "full" else "adapter")
+            write_ledger(source, part, taker, config, result)
+
+
+def hand_to_mlx(sources: Sequence[Source], config: Config, output: Path) -> None:
+    with intakes(sources, machine.Team()) as takers:
+        prepared = prepare(sources, config, takers)
+    every = [row for part in prepared for row in part.train]
+    is_tiny = config.model.name == "tiny"
+    base = (
+        str(base_folder(every, prepared[0].speaker, config, output)) if is_tiny else models.hub_name(config.model.name)
+    )
+    for source, part, taker in zip(sources, prepared, takers, strict=True):
+        folder = source.output / "mlx"
+        command = mlx.write(part, base, config, folder)
+        write_ledger(source, part, taker, config, folder)
+        mlx.run(command, folder)
 
 
 @cli.command()
-@click.option("--data", required=True, type=FILE, metavar="FILE", help="Record file of any known shape.")
 @click.option("--show-mask", default=0, type=click.IntRange(0), metavar="N", help="Show the tokens of N rows.")
 @config_option
 @settings.flags("model", "data", "tiny")
 @quiet
-def inspect(data: str, show_mask: int, config_file: str | None, **flags: Any) -> None:
+def inspect(show_mask: int, config_file: str | None, **flags: Any) -> None:
     """Show how long the rows of DATA are, and which of their tokens would be trained."""
     config = settings.resolve(config_file, flags)
+    source = intake.sources(config, None, Path())[0]
     with libraries(config):
-        intake = Intake(lambda *_, **__: None)
-        whole = msgspec.structs.replace(config, data=settings.Data(max_length=2**31))
-        prepared = prepare(data, None, whole, intake)
+        taker = Intake(lambda *_, **__: None)
+        whole = msgspec.structs.replace(config, data=msgspec.structs.replace(config.data, max_length=2**31))
+        prepared = prepare([source], whole, [taker])[0]
     limit = config.data.max_length
     long = sum(len(row.ids) > limit for row in prepared.train)
-    click.echo(rows.table(prepared.train))
+    click.echo(lengths.table(prepared.train))
     click.echo(f"{len(prepared.train):,} rows, {long:,} of them longer than {limit:,} tokens")
-    for code, count in intake.reasons.most_common():
+    click.echo(lengths.filling(prepared.train, limit, config.training.batch_size))
+    for code, count in taker.reasons.most_common():
         click.echo(f"{count:,} rows can not be trained on: {code}")
     for number, row in enumerate(islice(prepared.train, show_mask), 1):
         click.echo(f"\nrow {number}: {row.prompt:,} tokens of prompt, {row.answer:,} [trained]; id {row_id(row)}")
@@ -258,6 +278,22 @@ def shown(text: str, trained: bool) -> str:
     return click.style(f"[{visible}]", fg="green") if trained else visible
 
 
+@cli.command("templates")
+@click.argument("name", required=False)
+def show_templates(name: str | None) -> None:
+    """List the wordings that --template knows, or show one; NAME may be a YAML file of your own."""
+    from stages.train import templates
+
+    click.echo(templates.find(name) if name else "\n".join(templates.NAMED))
+
+
+@cli.command("models")
+def show_models() -> None:
+    """List the short names of models, and what they stand for."""
+    for name, full in models.SHORTCUTS.items():
+        click.echo(f"{name:<20}{full}")
+
+
 @cli.group("config")
 def config_commands() -> None:
     """Write, check and show the settings of a training."""
@@ -265,11 +301,12 @@ def config_commands() -> None:
 
 @config_commands.command("init")
 @click.option("--output", default=settings.DEFAULT_FILE, metavar="FILE", help='File to write; "-" shows it.')
-@click.option("--template", default="default", type=click.Choice(["default"]), help="What to start from.")
+@click.option("--template", default="default", type=click.Choice(list(starts.TEMPLATES)), help="What to start from.")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 def init_config(output: str, template: str, force: bool) -> None:
-    """Write a file with every setting, its default and its meaning."""
-    text = settings.to_yaml(settings.Config())
+    """Write a file with every setting, its value and its meaning."""
+    about, tree = starts.TEMPLATES[template]
+    text = settings.to_yaml(settings.check(tree, template), about)
     if output == "-":
         click.echo(text, nl=False)
         return
@@ -285,8 +322,11 @@ def init_config(output: str, template: str, force: bool) -> None:
     "--config", "config_file", default=settings.DEFAULT_FILE, type=FILE, metavar="FILE", help="File to check."
 )
 def validate_config(config_file: str) -> None:
-    """Check that a file holds only settings that exist, with values that they take."""
-    settings.resolve(config_file, {})
+    """Check that a file holds only settings that exist, with values that they take and that fit together."""
+    config = settings.resolve(config_file, {})
+    settings.refuse_contradictions(config)
+    for doubt in settings.doubts(config):
+        schema.log(f"train: {config_file}: warning: {doubt}")
     schema.log(f"train: {config_file}: all settings are known, all values are in their range")
 
 
@@ -294,7 +334,7 @@ def validate_config(config_file: str) -> None:
 @config_option
 @settings.flags()
 def show_config(config_file: str | None, **flags: Any) -> None:
-    """Show the settings that a training with this file and these flags would have."""
+    """Show the settings that a training with this file, this environment and these flags would have."""
     click.echo(settings.to_yaml(settings.resolve(config_file, flags)), nl=False)
 
 

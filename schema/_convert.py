@@ -104,7 +104,8 @@ def _pair(row: dict[str, Any]) -> Parts | None:
         if isinstance(row.get(asked), str) and isinstance(row.get(answered), str):
             description, used = row[asked], {asked, answered}
             if isinstance(row.get("input"), str):  # alpaca: what the instruction is about
-                description, used = f"{description}\n{row['input']}".strip(), used | {"input"}
+                description = f"{description}\n{row['input']}".strip()
+                used |= set() if row["input"] else {"input"}  # kept apart, too: train.py's template alpaca asks for it
             kind = {"kind": _ANSWERS[answered]} if answered in _ANSWERS and asked == "question" else {}
             return {"description": description, "code": row[answered], "used": used, "metadata": kind}
     if isinstance(row.get("code"), str) and not isinstance(row.get("description"), str):

@@ -167,3 +167,62 @@ class HuggingFace(Hub):
 
 class Kaggle(Hub):
     handler = _KaggleHandler
+
+
+class _ModelHandler(_Handler):
+    """Takes what is uploaded to a model repository: small files in the commit, large ones as LFS objects before it."""
+
+    def do_POST(self):
+        path = urlsplit(self.path).path
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        self.hub.asked.append(path)
+        self.hub.keys.add(self.headers.get("Authorization"))
+        if self.refused(self.next_fault()):
+            return
+        if path == "/api/repos/create":
+            self.hub.created.append(json.loads(data))
+            self.as_json({"url": f"{self.hub.url}/own/model", "name": "own/model"})
+        elif path == "/api/validate-yaml":
+            self.as_json({"errors": [], "warnings": []})
+        elif "/preupload/" in path:
+            modes = [self.mode(entry) for entry in json.loads(data)["files"]]
+            self.as_json({"files": modes})
+        elif path.endswith("/info/lfs/objects/batch"):
+            objects = [
+                {**entry, "actions": {"upload": {"href": f"{self.hub.url}/store/{entry['oid']}"}}}
+                for entry in json.loads(data)["objects"]
+            ]
+            answer = json.dumps({"transfer": "basic", "objects": objects}).encode()
+            self.answer(200, answer, Content_Type="application/vnd.git-lfs+json")
+        elif "/commit/" in path:
+            self.commit([json.loads(line) for line in data.splitlines()])
+        else:
+            self.as_json({"error": "no such thing"}, 404)
+
+    @staticmethod
+    def mode(entry):
+        large = entry["path"].endswith((".gguf", ".safetensors"))
+        return {"path": entry["path"], "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
+
+    def do_PUT(self):
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        self.hub.stored[self.path.rpartition("/")[2]] = data
+        self.answer(200)
+
+    def commit(self, lines):
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "file":
+                self.hub.files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                self.hub.files[value["path"]] = self.hub.stored[value["oid"]]
+        url = f"{self.hub.url}/own/model/commit/{COMMIT}"
+        self.as_json({"success": True, "commitOid": COMMIT, "commitUrl": url, "hookOutput": ""})
+
+
+class ModelHub(Hub):
+    handler = _ModelHandler
+
+    def __init__(self, **more):
+        super().__init__({}, **more)
+        self.created, self.stored = [], {}

@@ -36,6 +36,9 @@ HEAVY = {
     "pymupdf4llm",
     "pypdf",
     "docx",
+    "manim",
+    "scipy",
+    "PIL",
 }
 
 
@@ -134,7 +137,8 @@ def test_only_the_standard_library_and_declared_packages_are_imported():
     ]
     assert len(project["dependencies"]) <= 9
     names = {name.split(">")[0].split("[")[0].strip().lower().replace("-", "_") for name in declared}
-    renamed = {"yaml": "pyyaml", "bs4": "beautifulsoup4", "docx": "python_docx"}
+    renamed = {"yaml": "pyyaml", "bs4": "beautifulsoup4", "docx": "python_docx", "PIL": "pillow"}
+    renamed |= {"llama_cpp": "llama_cpp_python"}
     used = {module.split(".")[0] for path in FILES for module in imports(path)}
     foreign = {name for name in used if name not in sys.stdlib_module_names and name not in OURS}
     assert {renamed.get(name, name) for name in foreign} - names == set()

@@ -355,7 +355,7 @@ def test_scores_are_those_of_the_rows_and_count_empty_answers_as_failures(evalua
     assert (scores["scene"]["passed"], scores["scene"]["n"]) == (1, 4)
     assert (scores["finished"]["passed"], scores["finished"]["n"]) == (5, 5)
     assert scores["syntax"]["rate"] == 0.5
-    assert scores["quality"] == {"n": 0, "mean": None, "issues": {}}
+    assert scores["quality"] == {"n": 0, "mean": None, "low": None, "high": None, "issues": {}}
 
 
 def written(number, code, finish="eos", **metadata):
@@ -384,10 +384,15 @@ def test_findings_of_the_quality_gate_are_averaged_and_counted(tmp_path):
     data = write_rows(tmp_path / "tagged.jsonl", rows)
     said = call("score", "--data", data, "--output", tmp_path)
     scores = json.loads((tmp_path / "scores.json").read_text())
-    assert scores["quality"] == {"n": 3, "mean": 0.466667, "issues": {"no_manim_import": 1, "undefined_name": 2}}
-    assert [(scores[name]["passed"], scores[name]["n"]) for name in measures.CHECKS] == [(3, 4), (2, 4), (3, 4)]
-    assert "syntax    3 of 4 = 75.0% (95 % interval 30.1% to 95.4%)" in said
-    assert "quality   0.467 on average of 3 tagged answers" in said
+    said_of_quality = {"n": 3, "mean": 0.466667, "low": -0.783655, "high": 1.716989}  # 0.466667 +- 4.302653 * 0.290593
+    assert scores["quality"] == {**said_of_quality, "issues": {"no_manim_import": 1, "undefined_name": 2}}
+    assert {name: (scores[name]["passed"], scores[name]["n"]) for name in measures.CHECKS} == {
+        "syntax": (3, 4), "scene": (2, 4), "finished": (3, 4), "api": (1, 3), "render": (0, 0), "manimgl": (0, 3),
+        "same_code": (0, 0),
+    }  # fmt: skip
+    assert "syntax      3 of 4 = 75.0% (95 % interval 30.1% to 95.4%)" in said
+    assert "quality     0.467 on average of 3 prompts" in said
+    assert "render" not in said
 
 
 def test_rejects_of_generate_are_found_beside_the_tagged_rows_or_where_they_are_said_to_be(tmp_path):
@@ -407,26 +412,6 @@ def test_rejects_of_generate_are_found_beside_the_tagged_rows_or_where_they_are_
 
 
 @pytest.mark.parametrize(
-    ("passed", "n", "low", "high"),
-    [  # Newcombe (1998), Statistics in Medicine 17, table I, method 3
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-        (29, 29, 0.8830, 1.0),
-    ],
-)
-def test_wilson_intervals_are_the_published_ones(passed, n, low, high):
-    found = measures.wilson(passed, n)
-    assert (round(found.low, 4), round(found.high, 4)) == (low, high)
-    assert found.rate == pytest.approx(passed / n, abs=1e-6)
-
-
-def test_no_rows_have_no_rate():
-    assert measures.wilson(0, 0) == (0, 0, None, None, None)
-
-
-@pytest.mark.parametrize(
     ("code", "parses", "scene"),
     [
         (SCENE, True, True),
@@ -438,6 +423,8 @@ def test_no_rows_have_no_rate():
         ("```python\n" + SCENE + "```", False, False),
         ("x = '\\d'", True, False),
         ("x = '\0'", False, False),
+        ("return 1", False, False),
+        (SCENE.replace("wait()", "play(a, run_time=1, run_time=2)"), False, False),
         ("(" * 5000, False, False),
     ],
 )
@@ -468,13 +455,22 @@ def test_rows_are_compared_with_their_own_twin(tmp_path):
     a, b = two_evaluations(tmp_path)
     said = call("compare", a, b, "--output", tmp_path / "compare.json")
     found = json.loads((tmp_path / "compare.json").read_text())
-    assert found == {
-        "syntax": {"n": 3, "a": 0.666667, "b": 0.666667, "better": 1, "worse": 1, "equal": 1},
-        "scene": {"n": 3, "a": 0.333333, "b": 0.333333, "better": 1, "worse": 1, "equal": 1},
-        "finished": {"n": 3, "a": 1.0, "b": 1.0, "better": 0, "worse": 0, "equal": 3},
-        "loss": {"n": 3, "a": 1.333333, "b": 1.666667, "better": 1, "worse": 1, "equal": 1},
+    assert found["prompts"] == {
+        "generated": {"both": 3, "only_a": 1, "only_b": 1},
+        "rated": {"both": 3, "only_a": 0, "only_b": 1},
     }
-    assert [line.split()[0] for line in said.splitlines()] == ["A", *found]
+    names = ("n", "a", "b", "difference", "better", "worse", "equal", "p")
+    assert {key: tuple(row[name] for name in names) for key, row in found.items() if key != "prompts"} == {
+        "syntax": (3, 0.666667, 0.666667, 0.0, 1, 1, 1, 1.0),
+        "scene": (3, 0.333333, 0.333333, 0.0, 1, 1, 1, 1.0),
+        "finished": (3, 1.0, 1.0, 0.0, 0, 0, 3, 1.0),
+        "loss": (3, 1.333333, 1.666667, 0.333333, 1, 1, 1, 1.0),
+    }
+    # -1, 0 and 2: 1/3 +- 4.302653 * sqrt(7/3 / 3)
+    assert (found["loss"]["low"], found["loss"]["high"]) == pytest.approx((-3.461249, 4.127916), abs=2e-6)
+    assert found["finished"]["low"] == -found["finished"]["high"] < 0
+    said = [line for line in said.splitlines() if not line.startswith("left out of")]
+    assert [line.split()[0] for line in said] == ["A", *list(found)[1:]]
 
 
 def test_files_can_be_compared_too_and_an_empty_answer_is_a_worse_one(tmp_path):
@@ -486,12 +482,7 @@ def test_files_can_be_compared_too_and_an_empty_answer_is_a_worse_one(tmp_path):
     assert found["finished"]["better"] == 1
     assert "loss" not in found
     call("compare", a / "loss.jsonl", b / "loss.jsonl", "--output", tmp_path / "compare.json")
-    assert [*json.loads((tmp_path / "compare.json").read_text())] == ["loss"]
-
-
-def test_rows_that_share_an_id_are_paired_in_order():
-    first = measures.by_id([written(1, "a"), written(1, "b")])
-    assert [(name, found["code"]) for name, found in first.items()] == [(("row1", 0), "a"), (("row1", 1), "b")]
+    assert [*json.loads((tmp_path / "compare.json").read_text())] == ["prompts", "loss"]
 
 
 def test_places_without_a_common_row_can_not_be_compared(tmp_path):
@@ -560,21 +551,128 @@ def test_what_is_read_is_never_overwritten(run, evaluation):
         assert (evaluation / name).read_bytes() == before
 
 
-def test_a_killed_run_leaves_the_old_results(run, tmp_path):
+def test_a_killed_run_leaves_the_old_results_and_goes_on_where_it_was(run, tmp_path):
+    settings = ("--batch-size", 1, "--max-new-tokens", 100)
+    measure("generate", run, tmp_path / "whole", *settings)
     measure("generate", run, tmp_path / "eval", "--limit", 1)
     before = {path.name: path.read_bytes() for path in (tmp_path / "eval").iterdir()}
-    arguments = ["--model", run / "base", "--data", run / "test.jsonl", "--output", tmp_path / "eval"]
-    command = [sys.executable, ROOT / "evaluate_model.py", "generate", *arguments]
+    arguments = ["--model", run / "base", "--data", run / "test.jsonl", "--output", tmp_path / "eval", *settings]
+    command = [sys.executable, ROOT / "evaluate_model.py", "generate", *map(str, arguments)]
+    journal = tmp_path / "eval" / ".generated.answers"
     with subprocess.Popen(command, env=CLEAN | {"HOME": str(tmp_path)}, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
-        while not list((tmp_path / "eval").glob(".generated.jsonl.*.part")):
+        while not journal.exists() or journal.read_bytes().count(b"\n") < 3:
             assert process.poll() is None
             assert time.monotonic() < deadline
-            time.sleep(0.002)
+            time.sleep(0.0005)
         process.send_signal(signal.SIGKILL)
     assert {name: (tmp_path / "eval" / name).read_bytes() for name in before} == before
-    measure("generate", run, tmp_path / "eval", "--limit", 1)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "eval").iterdir()} == before
+    known = journal.read_bytes().count(b"\n") - 1
+    journal.write_bytes(journal.read_bytes() + b'[9,"torn')
+    said = measure("generate", run, tmp_path / "eval", *settings)
+    assert f"going on after {known} answers of the run before" in said
+    whole, gone_on = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("whole", "eval")
+    )
+    assert gone_on == whole
+
+
+def test_the_answers_of_another_run_are_of_no_use(run, tmp_path):
+    journal = tmp_path / "eval" / ".generated.answers"
+    journal.parent.mkdir()
+    journal.write_text('another key\n[0,"wrong",1,"eos"]\n')
+    assert "going on" not in measure("generate", run, tmp_path / "eval", "--limit", 1)
+    assert read_rows(tmp_path / "eval" / "generated.jsonl")[0]["code"] == SCENE
+    assert not journal.exists()
+
+
+def test_several_answers_are_drawn_again_alike_and_counted_by_prompt(run, tmp_path):
+    chance = ("--samples", 4, "--temperature", 1.5, "--limit", 3)
+    for name, seed in (("one", 7), ("two", 7), ("three", 8)):
+        measure("generate", run, tmp_path / name, *chance, "--seed", seed)
+    one, two, three = ((tmp_path / name / "generated.jsonl").read_bytes() for name in ("one", "two", "three"))
+    assert one == two != three
+    rows = read_rows(tmp_path / "one" / "generated.jsonl")
+    rows += read_rows(tmp_path / "one" / "generated.rejects.jsonl")
+    asked = [(found["metadata"]["id"], found["metadata"]["evaluation"]["sample"]) for found in rows]
+    assert sorted(asked) == [(f"row{number}", sample) for number in range(3) for sample in range(4)]
+    assert len({found["code"] for found in rows}) > 3
+    for name in ("asked", "generated"):
+        assert schema.audit(tmp_path / "one" / f"{name}.ledger.json") == []
+    call("score", "--data", tmp_path / "one" / "generated.jsonl", "--output", tmp_path / "one")
+    scores = json.loads((tmp_path / "one" / "scores.json").read_text())
+    assert (scores["rows"], scores["prompts"], scores["syntax"]["prompts"]) == (12, 3, 3)
+    sound = {number: 0 for number in range(3)}
+    for found in rows:
+        sound[int(found["metadata"]["id"][3:])] += bool(measures.parses(found))
+    assert scores["pass_at"]["syntax"]["4"]["rate"] == pytest.approx(sum(map(bool, sound.values())) / 3, abs=1e-6)
+    assert scores["pass_at"]["syntax"]["1"]["rate"] == scores["syntax"]["rate"]
+    assert scores["syntax"]["passed"] == sum(sound.values())
+
+
+def test_the_base_stands_beside_the_tuned_model_on_fixed_prompts(run, tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("# what everybody is asked\nWait.\n\nBreak it.\n")
+    options = ("--adapter", run / "adapter", "--with-base", "--max-new-tokens", 40)
+    call("generate", "--model", run / "base", "--prompts", prompts, "--output", tmp_path / "eval", *options)
+    base, tuned = (read_rows(tmp_path / place / "generated.jsonl") for place in ("eval/base", "eval"))
+    assert [found["code"] for found in base] == [SCENE, "def f(:\n"]
+    assert [found["description"] for found in tuned] == ["Wait.", "Break it."]
+    assert all("reference" not in found["metadata"] for found in base)
+    assert [found["metadata"]["origin"]["line"] for found in base] == [2, 4]
+    texts = tmp_path / "texts.md"
+    said = call("compare", tmp_path / "eval" / "base", tmp_path / "eval", "--texts", texts)
+    assert "syntax" in said
+    page = texts.read_text()
+    assert page.index("## Wait.") < page.index(f"A: syntax yes, scene yes, finished yes\n\n```python\n{SCENE}```")
+    assert page.count("\nA: ") == page.count("\nB: ") == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--samples", "2"], "would be the same answer 2 times"),
+        (["--with-base"], "--with-base needs an --adapter"),
+        (["--prompts", "test.jsonl"], "name one of --data"),
+        (["--base-url", "localhost:1"], "it takes an address such as http://127.0.0.1:8080/v1"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(run, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(run)
+    assert message in measure("generate", run, tmp_path / "eval", *options, code=2)
+
+
+def test_a_prompt_that_is_too_long_is_a_failed_answer_and_an_unreadable_row_is_none(run, tmp_path):
+    rows = [row(0), {**row(1), "description": "long " * 200}, b"{broken"]
+    data = write_rows(tmp_path / "test.jsonl", rows)
+    measure("generate", run, tmp_path / "eval", data=data)
+    call("score", "--data", tmp_path / "eval" / "generated.jsonl", "--output", tmp_path / "eval")
+    scores = json.loads((tmp_path / "eval" / "scores.json").read_text())
+    assert (scores["rows"], scores["empty"], scores["not_asked"]) == (2, 1, 1)
+    assert (scores["syntax"]["passed"], scores["syntax"]["n"], scores["finished"]["passed"]) == (1, 2, 1)
+
+
+def talk_to(run, text, *options):
+    arguments = ["chat", "--model", run / "base", "--max-new-tokens", 40, *options]
+    done = CliRunner().invoke(evaluate_model.cli, list(map(str, arguments)), input=text)
+    assert done.exit_code == 0, f"{done.output} {done.exception!r}"
+    return done
+
+
+def test_a_model_can_be_talked_with(run):
+    assert talk_to(run, "", "--prompt", "Wait.").stdout == SCENE + "\n"
+    done = talk_to(run, "Wait.\n/new\n/nonsense\nBreak it.\n/quit\nWait.\n")
+    assert done.stdout == f"{SCENE}\ndef f(:\n\n"
+    assert "/nonsense is no command" in done.stderr
+
+
+def test_adapters_change_in_the_middle_of_a_conversation(run):
+    adapter = run / "adapter"
+    alone = talk_to(run, "Why?\n", "--adapter", adapter).stdout
+    done = talk_to(run, f"Why?\n/new\n/adapter {adapter}\nWhy?\n/adapter gone\n/new\n/adapter none\nWhy?\n")
+    assert done.stdout == f"Because it is.\n{alone}Because it is.\n"
+    assert "not an adapter folder" in done.stderr
+    assert "nothing has changed" in done.stderr
 
 
 def test_a_missing_package_is_named_with_its_extra(run, tmp_path):
@@ -584,7 +682,7 @@ def test_a_missing_package_is_named_with_its_extra(run, tmp_path):
     assert "evaluate_model needs the package torch: pip install 'linemill[train]'" in done.err
 
 
-@pytest.mark.parametrize("name", ["loss", "generate", "score", "compare"])
+@pytest.mark.parametrize("name", ["loss", "generate", "score", "leakage", "compare", "page", "chat"])
 def test_help_names_every_option_with_a_sentence(name):
     page = CliRunner().invoke(evaluate_model.cli, [name, "--help"]).stdout
     for option in evaluate_model.cli.commands[name].params:

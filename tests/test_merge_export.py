@@ -20,7 +20,7 @@ pytest.importorskip("peft", reason="the extra [train] is not installed")
 
 import merge_export
 import schema
-from stages.merge_export import models
+from stages.merge_export import adapters, folders, models
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -253,6 +253,86 @@ def test_the_proof_fails_when_half_precision_can_not_hold_the_weights(adapter, t
     assert "merge with --dtype float32" in refused(adapter, tmp_path / "merged", "--dtype", "float16")
 
 
+def load_weights(folder, name="model.safetensors"):
+    from safetensors.torch import load_file
+
+    return load_file(folder / name)
+
+
+def second_adapter(adapter, tmp_path):
+    """Another adapter of the same base, in a run of its own."""
+    copy = shutil.copytree(adapter, tmp_path / "other" / "adapter")
+    change_weights(copy, lambda weights: {name: weight.flip(0).contiguous() for name, weight in weights.items()})
+    return copy
+
+
+def test_several_adapters_are_added_up_each_with_its_share(run, adapter, tmp_path):
+    other = second_adapter(adapter, tmp_path)
+    for name, options in (("one", ("--adapter", adapter)), ("two", ("--adapter", other))):
+        call("merge", *options, "--output", tmp_path / name, code=0)
+    both = ("--adapter", adapter, "--adapter", other, "--weight", "0.5", "--weight", "2")
+    assert "2 adapters" in call("merge", *both, "--output", tmp_path / "both", code=0)
+    base, one, two, sums = (load_weights(f) for f in (run / "base", *(tmp_path / n for n in ("one", "two", "both"))))
+    for name, weight in base.items():
+        expected = weight + 0.5 * (one[name] - weight) + 2 * (two[name] - weight)
+        assert (sums[name] - expected).abs().max() < 1e-6
+    assert any((sums[name] - one[name]).abs().max() > 1e-3 for name in base)
+
+
+def test_adapters_that_are_kept_apart_give_a_model_each(run, adapter, tmp_path):
+    other = second_adapter(adapter, tmp_path)
+    call("merge", "--adapter", adapter, "--adapter", other, "--apart", "--output", tmp_path / "out", code=0)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["other", "own"]
+    merge(adapter, tmp_path / "alone")
+    name = "model.safetensors"
+    assert (tmp_path / "out" / "own" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+    twice = ("--adapter", adapter, "--adapter", adapter, "--apart")
+    assert "two adapters are called own" in call("merge", *twice, "--output", tmp_path / "x", code=2)
+
+
+def test_adapters_that_do_not_belong_together_are_refused(run, adapter, tmp_path):
+    other = second_adapter(adapter, tmp_path)
+    (other / "chat_template.jinja").write_text(TEMPLATE + " ")
+    both = ("--adapter", adapter, "--adapter", other, "--output", tmp_path / "out")
+    assert "its chat_template.jinja is not that of" in call("merge", *both, code=1)
+    change_config(other, base_model_name_or_path=str(shutil.copytree(run / "base", tmp_path / "base")))
+    assert "merge them --apart" in call("merge", *both, code=1)
+    assert "but 1 times --weight" in call("merge", *both, "--weight", "1", code=2)
+    assert not (tmp_path / "out").exists()
+
+
+def pickled(adapter, change=lambda weights: weights):
+    import torch
+
+    torch.save(change(load_weights(adapter, WEIGHTS)), adapter / "adapter_model.bin")
+    (adapter / WEIGHTS).unlink()
+    return adapter
+
+
+def test_a_pickled_adapter_gives_the_same_model(merged, adapter, tmp_path):
+    merge(pickled(adapter), tmp_path / "merged")
+    name = "model.safetensors"
+    assert (tmp_path / "merged" / name).read_bytes() == (merged / name).read_bytes()
+    ledger = json.loads((tmp_path / "merged" / "ledger.json").read_text())
+    assert any(facts["path"].endswith("adapter_model.bin") for facts in ledger["inputs"])
+
+
+def test_a_pickle_that_would_run_code_is_refused(adapter, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (tmp_path.joinpath("exploded").touch, ())
+
+    message = refused(pickled(adapter, lambda weights: {**weights, "bomb": Bomb()}), tmp_path / "merged")
+    assert "it holds more than weights" in message
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_pickle_that_was_cut_off_is_refused(adapter, tmp_path):
+    file = pickled(adapter) / "adapter_model.bin"
+    file.write_bytes(file.read_bytes()[:-100])
+    assert "adapter_model.bin: damaged" in refused(adapter, tmp_path / "merged")
+
+
 def test_an_adapter_that_lacks_a_tensor_is_refused(adapter, tmp_path):
     def drop(weights):
         return {name: weight for name, weight in weights.items() if "layers.1.mlp.up_proj.lora_B" not in name}
@@ -322,7 +402,7 @@ def test_the_base_is_found_beside_the_adapter_or_from_the_current_folder(run, tm
     monkeypatch.chdir(tmp_path / "here")
     for name, folder in (("../base", run / "base"), ("base", run / "base"), (str(run / "base"), run / "base"),
                          ("elsewhere", tmp_path / "here" / "elsewhere")):  # fmt: skip
-        found = models.find_base(None, run / "adapter", {"base_model_name_or_path": name})
+        found = adapters.find_base(None, run / "adapter", {"base_model_name_or_path": name})
         assert found.resolve() == folder.resolve()
 
 
@@ -462,7 +542,7 @@ def test_verify_loads_what_it_checks(copy):
     """A file that is as the manifest says may still be no model."""
     (copy / "chat_template.jinja").write_text("{{ nothing.at.all }}")
     manifest = json.loads((copy / "manifest.json").read_text())
-    manifest["files"]["chat_template.jinja"] = merge_export.digest(copy / "chat_template.jinja")
+    manifest["files"]["chat_template.jinja"] = folders.digest(copy / "chat_template.jinja")
     (copy / "manifest.json").write_text(json.dumps(manifest))
     assert "its chat template does not render" in call("verify", copy, code=1)
 
@@ -475,9 +555,9 @@ def test_an_export_is_an_equal_copy(merged, tmp_path):
     assert schema.audit(tmp_path / "out" / "ledger.json") == []
 
 
-def test_other_formats_are_not_pretended(merged, tmp_path):
-    message = call("export", "--model", merged, "--output", tmp_path / "out", "--format", "gguf", code=2)
-    assert "'gguf': this version exports safetensors only" in message
+def test_unknown_formats_and_overlaps_are_refused(merged, tmp_path):
+    message = call("export", "--model", merged, "--output", tmp_path / "out", "--format", "onnx", code=2)
+    assert "'onnx' is not one of" in message
     assert "choose another one" in call("export", "--model", merged, "--output", merged, code=2)
 
 

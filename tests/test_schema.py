@@ -226,7 +226,7 @@ SHAPES = [
         "x = 1\n",
         {"system": "s"},
     ),
-    ({"instruction": "q", "input": "about", "output": "a"}, "q\nabout", "a", {}),
+    ({"instruction": "q", "input": "about", "output": "a"}, "q\nabout", "a", {"input": "about"}),
     ({"instruction": "q", "input": "", "output": "a", "text": "t"}, "q", "a", {"text": "t"}),
     ({"prompt": "q", "completion": "a"}, "q", "a", {}),
     ({"question": "q", "answer": "a"}, "q", "a", {"kind": "qa"}),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import importlib.util
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import click
@@ -19,7 +22,7 @@ import pytest
 from conftest import CLEAN, ROOT, read_rows, record, run_script, write_rows
 
 import schema
-from stages.train import adapter, rows, settings, tiny
+from stages.train import checkpoints, lengths, packing, rows, settings, templates, tiny
 
 TRAIN = ROOT / "train.py"
 QUICK = ("--tiny-steps", 3, "--tiny-vocab-size", 400, "--tiny-layers", 1, "--tiny-feed-forward", 256)
@@ -29,7 +32,7 @@ LONG = "Draw it slowly, and then say in many words what it is that was drawn and
 # Importing torch, transformers and trl costs more than each of these trainings: one process does it, and each run is
 # a fork of that process. One run of the tests is a process of its own, as a user would start it.
 SERVER = """
-import json, os, runpy, sys
+import json, os, resource, runpy, sys
 sys.path.insert(0, {root!r})
 import datasets, peft, transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -42,6 +45,9 @@ for line in sys.stdin:
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
         continue
     os.chdir(job["cwd"])
+    os.environ.update(job["env"])
+    if job["largest"]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job["largest"], job["largest"]))
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(job[name], os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
     sys.argv = [{train!r}, *job["arguments"]]
@@ -62,15 +68,15 @@ def run(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     server = subprocess.Popen(
         [sys.executable, "-c", SERVER.format(root=str(ROOT), train=str(TRAIN))],
-        env=CLEAN | {"HOME": str(home), "PYTHONHASHSEED": "1"},
+        env=CLEAN | {"HOME": str(home), "PYTHONHASHSEED": "1", "PYTHONPATH": os.environ.get("PYTHONPATH", "")},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     assert server.stdout.readline() == "ready\n"
 
-    def start(*arguments, cwd, check=0, watch=None):
-        job = {"arguments": [str(word) for word in arguments], "cwd": str(cwd)}
+    def start(*arguments, cwd, check=0, watch=None, env=None, largest=0):
+        job = {"arguments": [str(word) for word in arguments], "cwd": str(cwd), "env": env or {}, "largest": largest}
         job |= {name: str(home / name) for name in ("out", "err")}
         server.stdin.write(json.dumps(job) + "\n")
         server.stdin.flush()
@@ -222,7 +228,12 @@ TEMPLATES = {
     "no_end_token": "{% for m in messages %}{{ m['content'] }}{% endfor %}",
     "prompt_not_prefix": "{{ messages | length }}{% for m in messages %}{{ m['content'] }}<|im_end|>{% endfor %}",
     "nothing_trained": "{% for m in messages %}{{ m['content'] if m['role'] == 'user' }}<|im_end|>{% endfor %}",
-    "double_bos": "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}",
+    "prompt_trained": "{% for m in messages %}{% if m['role'] == 'assistant' %}Reply: {% endif %}{{ m['content'] }}"
+    "{% if m['role'] == 'assistant' %}<|im_end|>{% endif %}{% endfor %}",
+    "answer_changed": "{% for m in messages %}{{ m['content'][:40] }}"
+    "{% if m['role'] == 'assistant' %}<|im_end|>{% endif %}{% endfor %}",
+    "double_bos": "<|im_start|><|im_start|>{% for m in messages %}{{ m['content'] }}"
+    "{% if m['role'] == 'assistant' %}<|im_end|>{% endif %}{% endfor %}",
 }
 
 
@@ -232,6 +243,35 @@ def test_a_template_that_would_ruin_the_training_is_named(speaker, code, templat
     tokenizer.chat_template, tokenizer.bos_token = template, "<|im_start|>"
     fault = rows.encode(speaker._replace(tokenizer=tokenizer), record(3))
     assert isinstance(fault, schema.Fault) and fault.code == code
+
+
+ENDS = {"llama3_2": "<|eot_id|>", "gemma": "<end_of_turn>", "gemma3": "<end_of_turn>", "phi3": "<|end|>"}
+REAL = (*ENDS, "llama3", "qwen2_5", "qwen3", "qwen3_5_think", "lfm2_v2", "lfm2_2_5_v2")
+
+
+@pytest.mark.parametrize("system", [{}, {"system": "Be brief."}], ids=["without", "with a system message"])
+@pytest.mark.parametrize("family", REAL)
+def test_the_templates_of_real_families_train_the_answer_and_its_end(speaker, family, system):
+    """The templates are those that trl carries; the tokenizer is ours, with their end token."""
+    folder = Path(importlib.util.find_spec("trl").origin).parent / "chat_templates"
+    tokenizer = copy.deepcopy(speaker.tokenizer)
+    end = ENDS.get(family, "<|eot_id|>" if "llama" in family else "<|im_end|>")
+    tokenizer.add_special_tokens({"eos_token": end, "bos_token": "<bos>"})
+    tokenizer.chat_template = templates.without_today((folder / f"{family}.jinja").read_text("utf-8"))[0]
+    told = rows.Speaker(tokenizer, frozenset({tokenizer.eos_token_id}))
+    row = rows.encode(told, schema.adopt(record(3, metadata=system)))
+    trained = tokenizer.decode(row.ids[row.prompt :])
+    assert re.fullmatch(
+        r"(<think>)?\s*(</think>)?\s*" + re.escape(record(3)["code"].strip() + end), trained.replace("\n" + end, end)
+    )
+    prompt = tokenizer.decode(row.ids[: row.prompt])
+    assert record(3)["description"] in prompt and prompt.count("Be brief.") == len(system)
+
+
+def test_a_template_that_writes_the_date_of_today_writes_one_date_for_ever():
+    fixed, was_dated = templates.without_today("{{ strftime_now( '%d %b %Y' ) }}{{ strftime_now is defined }}")
+    assert was_dated and fixed == '{{ "01 Jan 2026" }}{{ strftime_now is defined }}'
+    assert templates.without_today("{{ messages }}") == ("{{ messages }}", False)
 
 
 def test_a_rows_own_system_text_is_part_of_the_prompt(speaker):
@@ -256,7 +296,7 @@ def test_trimming_takes_from_the_prompt_and_never_from_the_answer(speaker):
 
 def test_percentiles_are_sizes_that_occur(speaker):
     one, other = rows.encode(speaker, record(3)), rows.encode(speaker, record(3, description=LONG))
-    last = rows.table([one] * 9 + [other]).split("\n")[-1].split()
+    last = lengths.table([one] * 9 + [other]).split("\n")[-1].split()
     assert last == ["row", *(f"{len(row.ids):,}" for row in (one, one, other, other, other))]
 
 
@@ -283,6 +323,7 @@ def test_inspect_shows_lengths_and_marks_what_is_trained(run, data, tmp_path):
     assert re.search(r"tokens +p50 +p90 +p95 +p99 +max", done.out)
     assert "24 rows, 0 of them longer than 1,024 tokens" in done.out
     assert "1 rows can not be trained on: needs_description" in done.out
+    assert re.search(r"packed: 24 rows fill \d sequences of 1,024 tokens to [\d.]+%", done.out)
     shown = done.out.split("\nrow 2:")[0].split("\nrow 1:")[1]
     assert "[" not in shown.split("assistant\\n")[0].split("\n", 1)[1]
     assert shown.rstrip().endswith("[<|im_end|>]") and done.out.count("[<|im_end|>]") == 2
@@ -329,14 +370,14 @@ def test_the_same_run_gives_the_same_bytes(run, trained, data, tmp_path):
         assert digest(tmp_path / "runs" / "a" / name) == digest(trained.output / name), name
 
 
-def kill_at(seal):
+def kill_at(seal, sent=signal.SIGKILL):
     """Kill the run without mercy as soon as a checkpoint is whole."""
 
     def watch(pid):
         end = time.monotonic() + 120
         while not seal.exists() and time.monotonic() < end:
             time.sleep(0.005)
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, sent)
 
     return watch
 
@@ -347,18 +388,20 @@ def test_a_killed_run_leaves_no_half_adapter_and_resumes_to_the_same_bytes(run, 
     command = (*sides, *QUICK, *WHOLE, "--accumulation", 1, "--max-steps", 7)
     run(*command, "--output", "runs/whole", cwd=tmp_path)
     output = tmp_path / "runs" / "a"
-    seal = output / "checkpoints" / "checkpoint-2" / adapter.SEAL
-    run(*command, "--output", "runs/a", cwd=tmp_path, check=-9, watch=kill_at(seal))
+    for step, how in ((2, []), (4, ["--resume"]), (5, ["--resume"])):
+        seal = output / "checkpoints" / f"checkpoint-{step}" / checkpoints.SEAL
+        run(*command, *how, "--output", "runs/a", cwd=tmp_path, check=-9, watch=kill_at(seal))
     assert not (output / "adapter").exists() and not (output / "ledger.json").exists()
 
-    newest = max((output / "checkpoints").glob("checkpoint-*"), key=adapter.step_of)
+    newest = max((output / "checkpoints").glob("checkpoint-*"), key=checkpoints.step_of)
     torn = newest.with_name("checkpoint-1000")
     shutil.copytree(newest, torn)
     (torn / "optimizer.pt").write_bytes(b"half of")
     done = run(*command, "--output", "runs/a", "--resume", cwd=tmp_path)
     assert "checkpoint-1000 is skipped: " in done.err and "going on from runs/a/checkpoints/checkpoint-" in done.err
     assert "base is used again" in done.err
-    for name in ("adapter/adapter_model.safetensors", "metrics.jsonl"):
+    # losses.jsonl holds the ids of the rows of every step
+    for name in ("adapter/adapter_model.safetensors", "metrics.jsonl", "losses.jsonl"):
         assert digest(output / name) == digest(tmp_path / "runs" / "whole" / name), name
 
     other = run(*command, "--output", "runs/a", "--resume", "--lr", 5e-4, cwd=tmp_path, check=1)
@@ -370,14 +413,14 @@ def test_checkpoints_are_ordered_by_number(tmp_path):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
         (folder / "weights").write_bytes(b"w")
-        adapter.seal(folder, {"rows": "1"})
-    assert adapter.newest(tmp_path, {"rows": "1"}).name == "checkpoint-1000"
-    (tmp_path / "checkpoint-1000" / adapter.SEAL).unlink()
+        checkpoints.seal(folder, {"rows": "1"})
+    assert checkpoints.newest(tmp_path, {"rows": "1"}).name == "checkpoint-1000"
+    (tmp_path / "checkpoint-1000" / checkpoints.SEAL).unlink()
     (tmp_path / "checkpoint-200" / "weights").unlink()
-    assert adapter.newest(tmp_path, {"rows": "1"}).name == "checkpoint-50"
-    assert adapter.newest(tmp_path / "none", {"rows": "1"}) is None
+    assert checkpoints.newest(tmp_path, {"rows": "1"}).name == "checkpoint-50"
+    assert checkpoints.newest(tmp_path / "none", {"rows": "1"}) is None
     with pytest.raises(schema.Failure, match="other rows"):
-        adapter.newest(tmp_path, {"rows": "2"})
+        checkpoints.newest(tmp_path, {"rows": "2"})
 
 
 def test_a_local_model_folder_is_trained_without_the_network(run, trained, data, tmp_path):
@@ -395,10 +438,308 @@ def test_packed_rows_learn_what_unpacked_rows_learn(run, trained, data, tmp_path
     run(*sides, "--output", "one", "--batch-size", 4, cwd=tmp_path)
     run(*sides, "--output", "packed", "--packing", cwd=tmp_path)
     plain, packed = (read_rows(tmp_path / name / "metrics.jsonl")[0]["loss"] for name in ("one", "packed"))
-    assert packed == pytest.approx(plain, rel=1e-4)
+    assert packed == pytest.approx(plain, rel=1e-5)
+    one, other = (
+        sorted((line["id"], line["tokens"]) for line in read_rows(tmp_path / name / "losses.jsonl"))
+        for name in ("one", "packed")
+    )
+    assert one == other and len(one) == 4
+
+
+def test_each_row_has_its_loss_by_id_in_every_epoch(trained):
+    lines = read_rows(trained.output / "losses.jsonl")
+    assert {line["step"] for line in lines} == {1, 2, 3, 4, 5}
+    first = [line for line in lines if line["epoch"] == 1]
+    assert len(first) == 24 == len({line["id"] for line in first})
+    mean = sum(line["loss"] * line["tokens"] for line in first) / sum(line["tokens"] for line in first)
+    assert mean == pytest.approx(read_rows(trained.output / "metrics.jsonl")[0]["loss"], rel=1e-5)
+    worst = max((line for line in lines if line["epoch"] == 5), key=lambda line: line["loss"])
+    assert trained.err.split("learned least")[1].split("\n")[1].split()[:2] == [
+        f"{worst['loss']:.3f}",
+        worst["id"][:16],
+    ]
+
+
+def test_eight_times_one_row_is_one_time_eight_rows(run, trained, data, tmp_path):
+    """24 rows of several lengths in steps of 16: the second step is a part of a window."""
+    from safetensors.torch import load_file
+
+    same = ("--data", data / "train.jsonl", "--model", trained.output / "base", "--epochs", 1, "--lora-dropout", 0)
+    found = []
+    for name, batch, accumulation in (("one", 16, 1), ("other", 1, 16), ("third", 4, 4)):
+        run(*same, "--output", name, "--batch-size", batch, "--accumulation", accumulation, cwd=tmp_path)
+        found.append(load_file(tmp_path / name / "adapter" / "adapter_model.safetensors"))
+        assert [len(steps) for steps in by_step(tmp_path / name)] == [16, 8]
+    for name in found[0]:
+        for other in found[1:]:
+            assert (found[0][name] - other[name]).abs().max() < 2e-6, name
+
+
+def by_step(output):
+    lines = read_rows(output / "losses.jsonl")
+    return [[line["id"] for line in lines if line["step"] == step] for step in sorted({line["step"] for line in lines})]
+
+
+def test_a_training_stops_when_it_gets_no_better_and_keeps_the_best(run, trained, data, tmp_path):
+    from safetensors.torch import load_file
+
+    done = run(
+        *("--data", data / "train.jsonl", "--model", trained.output / "base", "--output", "a", "--eval-split", 0.25),
+        *("--lr", 0.5, "--warmup", 0, "--scheduler", "constant_with_warmup", "--eval-steps", 1, "--patience", 1),
+        *("--accumulation", 2, "--max-steps", 9, "--keep-checkpoints", 9),
+        cwd=tmp_path,
+    )
+    losses = {
+        line["step"]: line["eval_loss"] for line in read_rows(tmp_path / "a" / "metrics.jsonl") if "eval_loss" in line
+    }
+    best = min(losses, key=losses.get)
+    assert max(losses) == best + 1 < 9 and f"at step {best}: stopped" in done.err
+    names = ("a/adapter", f"a/checkpoints/checkpoint-{best}")
+    kept, checkpoint = (load_file(tmp_path / name / "adapter_model.safetensors") for name in names)
+    assert all((kept[name] == checkpoint[name]).all() for name in kept)
+
+
+def test_every_weight_is_trained_on_request(run, trained, data, tmp_path):
+    command = ("--data", data / "train.jsonl", "--model", trained.output / "base", "--method", "full", "--lr", 1e-3)
+    done = run(*command, "--output", "a", "--max-steps", 2, cwd=tmp_path)
+    assert "(100.00%)" in done.err and "warning: training.lr" in done.err
+    assert {"model.safetensors", "config.json", "tokenizer.json"} <= {
+        path.name for path in (tmp_path / "a/model").iterdir()
+    }
+    assert digest(tmp_path / "a/model/model.safetensors") != digest(trained.output / "base/model.safetensors")
+    run("--data", data / "train.jsonl", "--model", "a/model", "--output", "b", "--max-steps", 1, cwd=tmp_path)
+    assert schema.audit(tmp_path / "a" / "ledger.json") == []
+
+
+def test_one_command_trains_one_adapter_for_each_persona_on_one_base(run, tmp_path):
+    for position, name in enumerate(("eli5", "intuitive")):
+        rows_of = [record(number + 6 * position) for number in range(6)]
+        write_rows(tmp_path / "personas" / f"{name}.jsonl", rows_of)
+    run(
+        "--data",
+        "personas",
+        "--adapters",
+        "eli5,intuitive",
+        "--output",
+        "p",
+        *QUICK,
+        "--max-steps",
+        1,
+        "--warmup",
+        0,
+        cwd=tmp_path,
+    )
+    weights = {digest(tmp_path / "p" / name / "adapter/adapter_model.safetensors") for name in ("eli5", "intuitive")}
+    assert len(weights) == 2
+    for name in ("eli5", "intuitive"):
+        known = json.loads((tmp_path / "p" / name / "adapter" / "adapter_config.json").read_bytes())
+        assert known["base_model_name_or_path"] == "../../base"
+        assert schema.audit(tmp_path / "p" / name / "ledger.json") == []
+
+
+def test_plain_text_is_learned_whole_and_needs_no_request(run, trained, tmp_path):
+    texts = [{"text": f"Gravity is what pulls you down, and number {n} says so."} for n in range(4)]
+    write_rows(tmp_path / "in.jsonl", texts)
+    told = ("--data", "in.jsonl", "--model", trained.output / "base", "--train-on", "text")
+    run(*told, "--packing", "--output", "a", "--max-steps", 1, "--accumulation", 1, cwd=tmp_path)
+    lines = read_rows(tmp_path / "a" / "losses.jsonl")
+    assert len(lines) == 4
+    shown = run("inspect", *told, "--show-mask", 1, cwd=tmp_path).out
+    assert "0 tokens of prompt" in shown and shown.rstrip().endswith("[<|im_end|>]")
+
+
+FAMILIES = ("Llama", "Qwen2", "Qwen3", "Mistral", "Gemma", "Lfm2")
+
+
+@pytest.fixture(scope="module")
+def families(trained, tmp_path_factory):
+    """A small random model of each family, with the tokenizer of the tiny one."""
+    import torch
+    import transformers
+
+    folder = tmp_path_factory.mktemp("families")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(trained.output / "base")
+    shape = {"vocab_size": len(tokenizer), "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+    shape |= {"num_attention_heads": 4, "num_key_value_heads": 2, "eos_token_id": 2, "pad_token_id": 0}
+    for family in FAMILIES:
+        own = {"Lfm2": {"layer_types": ["conv", "full_attention"]}, "Llama": {}, "Qwen2": {}}.get(
+            family, {"head_dim": 16}
+        )
+        config = getattr(transformers, f"{family}Config")(**shape, **own, bos_token_id=None)
+        torch.manual_seed(0)
+        getattr(transformers, f"{family}ForCausalLM")(config).save_pretrained(folder / family)
+        tokenizer.save_pretrained(folder / family)
+    return folder
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_trains_saves_reloads_and_packs_without_a_leak(run, families, data, tmp_path, family):
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    sides = ("--data", data / "valid.jsonl", "--model", families / family, "--accumulation", 1, "--lora-dropout", 0)
+    run(*sides, "--output", "one", "--batch-size", 4, "--max-steps", 2, "--warmup", 0, "--lr", 0.01, cwd=tmp_path)
+    run(*sides, "--output", "packed", "--packing", "--max-steps", 2, "--warmup", 0, "--lr", 0.01, cwd=tmp_path)
+    plain, packed = (read_rows(tmp_path / name / "losses.jsonl") for name in ("one", "packed"))
+    for step in (1, 2):
+        one, other = ({line["id"]: line["loss"] for line in lines if line["step"] == step} for lines in (plain, packed))
+        assert other == pytest.approx(one, rel=1e-5), "each row by itself"
+    base = AutoModelForCausalLM.from_pretrained(families / family).eval()
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        before = base(ids).logits
+        after = PeftModel.from_pretrained(base, tmp_path / "one" / "adapter")(ids).logits
+    assert (before - after).abs().max() > 1e-4, "the adapter that was saved has an effect"
+
+
+def test_a_short_convolution_ends_where_a_row_ends():
+    import torch
+
+    torch.manual_seed(0)
+    one, other, weight, bias = torch.randn(1, 8, 5), torch.randn(1, 8, 7), torch.randn(8, 3), torch.randn(8)
+    apart = torch.cat([packing.short_convolution(row, weight, bias) for row in (one, other)], dim=-1)
+    places = torch.tensor([[0] * 5 + [1] * 7])
+    together = packing.short_convolution(torch.cat([one, other], dim=-1), weight, bias, places)
+    assert torch.allclose(apart, together, atol=1e-6)
+    leaking = packing.short_convolution(torch.cat([one, other], dim=-1), weight, bias)
+    assert (apart - leaking).abs().max() > 0.1
+    library = torch.nn.functional.conv1d(one, weight[:, None], bias, padding=2, groups=8)[..., :5]
+    assert torch.allclose(apart[..., :5], library, atol=1e-6)
+
+
+def test_two_processes_train_what_one_trains(run, trained, data, tmp_path):
+    command = ("--data", data / "train.jsonl", "--model", trained.output / "base", "--max-steps", 2)
+    command += ("--lora-dropout", 0, "--accumulation", 2)
+    run(*command, "--output", "one", "--batch-size", 4, cwd=tmp_path)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
+    words = [str(word) for word in (TRAIN, *command, "--output", "two", "--batch-size", 2, "--world-size", 2)]
+    env = CLEAN | {"HOME": str(tmp_path)}
+    done = subprocess.run([*launch, *words], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "2 processes" in done.stderr, done.stderr
+    one, two = (read_rows(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
+    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-5)
+    assert list(map(sorted, by_step(tmp_path / "one"))) == list(map(sorted, by_step(tmp_path / "two")))
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def test_the_backend_mlx_leaves_its_folder_and_its_command(run, trained, data, tmp_path):
+    sides = ("--data", data / "train.jsonl", "--eval-data", data / "valid.jsonl", "--model", trained.output / "base")
+    told = ("--backend", "mlx", "--output", "a", "--max-steps", 3)
+    done = run(*sides, *told, cwd=tmp_path)
+    if importlib.util.find_spec("mlx_lm") is None:
+        assert done.err.rstrip().endswith("mlx_lm.lora --config a/mlx/adapter_config.json")
+    known = json.loads((tmp_path / "a" / "mlx" / "adapter_config.json").read_bytes())
+    assert (known["iters"], known["grad_accumulation_steps"], known["mask_prompt"]) == (24, 8, True)
+    assert known["lora_parameters"] == {"rank": 16, "dropout": 0.05, "scale": 2.0}
+    assert [line["messages"][1]["content"] for line in read_rows(tmp_path / "a/mlx/valid.jsonl")] == [
+        record(number)["code"] for number in range(30, 34)
+    ]
+    assert settings.resolve(str(tmp_path / "a/mlx/adapter_config.json"), {}).training.max_steps == 3
+    assert schema.audit(tmp_path / "a" / "ledger.json") == []
+    assert "nothing like --packing" in run(*sides, *told, "--packing", cwd=tmp_path, check=2).err
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+def test_planted_faults_are_named_by_id_before_the_first_step(run, trained, tmp_path):
+    def faulty(name, number, **changes):
+        metadata = {"kind": "code", "id": name, **changes.pop("metadata", {})}
+        return record(number, metadata=metadata, **changes)
+
+    given = [
+        *(
+            faulty(f"good-{number}", number, metadata={"mixed": value})
+            for number, value in enumerate([1, "x", [2], None])
+        ),
+        faulty("no-answer", 5, code=" \n"),
+        faulty("cut-answer", 6, code="x = 1\n# <|im_end|>\ny = 2\n"),
+        faulty("no-request", 7, description=""),
+        faulty("too-long", 8, code="x = 1  # and on and on\n" * 200),
+        faulty("good-1", 9),
+        b'{"description": "broken',
+    ]
+    given[6]["metadata"]["needs_description"] = True
+    write_rows(tmp_path / "in.jsonl", given)
+    command = ("--data", "in.jsonl", "--model", trained.output / "base", "--output", "a", "--on-long", "reject")
+    done = run(*command, "--max-steps", 1, cwd=tmp_path)
+    before = done.err.split("step 1 of")[0]
+    for code, name in {
+        "invalid_record": "no-answer",
+        "control_token": "cut-answer",
+        "needs_description": "no-request",
+        "too_long": "too-long",
+        "duplicate_id": "good-1",
+        "not_json": "line 10",
+    }.items():
+        assert f"1 {code}: {name}\n" in before
+    assert "on 4 rows" in before
+
+
+def test_a_full_disk_is_one_line_and_what_was_there_stays(run, trained, data, tmp_path):
+    command = ("--data", data / "train.jsonl", "--model", trained.output / "base", "--output", "a", "--lora-r", 256)
+    done = run(*command, "--max-steps", 3, cwd=tmp_path, check=1, largest=2_000_000)
+    last = done.err.strip().split("\n")[-1]
+    assert last.startswith("Error: ") and ("can not be written" in last or "File too large" in last)
+    assert not (tmp_path / "a" / "adapter").exists()
+    run(*command, "--max-steps", 3, "--resume", cwd=tmp_path)
+
+
+def test_a_loss_that_is_no_number_stops_the_training_and_names_its_rows(run, trained, data, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(trained.output / "base", tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    done = run("--data", data / "valid.jsonl", "--model", "model", "--output", "a", cwd=tmp_path, check=1)
+    assert (
+        "step 1: the loss is nan" in done.err
+        and len(re.findall(r"[0-9a-f]{16}", done.err.split("of this step")[1])) == 4
+    )
+
+
+def test_ctrl_c_ends_with_130_and_the_run_goes_on_from_its_checkpoint(run, trained, data, tmp_path):
+    command = (
+        "--data",
+        data / "train.jsonl",
+        "--model",
+        trained.output / "base",
+        "--output",
+        "a",
+        *WHOLE,
+        "--max-steps",
+        30,
+    )
+    seal = tmp_path / "a" / "checkpoints" / "checkpoint-1" / checkpoints.SEAL
+    done = run(*command, cwd=tmp_path, check=130, watch=kill_at(seal, signal.SIGINT))
+    assert "interrupted" in done.err and not (tmp_path / "a" / "adapter").exists()
+
+
+@pytest.mark.parametrize("option", [("--qlora",), ("--report-to", "trackio")], ids=["qlora", "trackio"])
+def test_a_missing_extra_is_one_line(run, data, tmp_path, option):
+    package = {"--qlora": "bitsandbytes"}.get(option[0], option[-1])
+    if importlib.util.find_spec(package):
+        pytest.skip(f"{package} is installed")
+    done = run("--data", data / "train.jsonl", *option, cwd=tmp_path, check=2)
+    assert re.fullmatch(rf"Error: \w+ needs the package {package}: pip install .*\n", done.err)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+def test_qlora_trains_four_bits_on_a_cpu(run, trained, data, tmp_path):
+    command = ("--data", data / "train.jsonl", "--model", trained.output / "base", "--qlora", "--max-steps", 2)
+    done = run(*command, "--output", "a", cwd=tmp_path)
+    total = json.loads((trained.output / "base" / "base.json").read_bytes())["parameters"]
+    assert re.search(r"of ([\d,]+) weights", done.err)[1].replace(",", "") >= str(total)
+    run(*command, "--output", "b", cwd=tmp_path)
+    name = "adapter/adapter_model.safetensors"
+    assert digest(tmp_path / "a" / name) == digest(tmp_path / "b" / name)
 
 
 @pytest.fixture

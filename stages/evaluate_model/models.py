@@ -1,4 +1,4 @@
-"""Load a model and let it read or write: chat rendering, losses, greedy generation in batches."""
+"""Load a model and let it read or write: chat rendering, losses, generation in batches."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 import schema
+from stages.evaluate_model.asking import Answer, Sampling, no_description, prompt_messages
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -44,14 +45,6 @@ class RowLoss(NamedTuple):
     nll: float
     tokens: int
     correct: int
-
-
-class Answer(NamedTuple):
-    """What the model wrote: the text, its length in tokens, and why it ended: by itself ("eos") or cut ("length")."""
-
-    text: str
-    tokens: int
-    finish: str
 
 
 def require_training_packages() -> None:
@@ -200,18 +193,11 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], *
         raise schema.Failure(f"{tokenizer.name_or_path}: its chat template does not render: {_line(error)}") from None
 
 
-def prompt_messages(record: schema.Record) -> list[dict[str, str]]:
-    """What the model was trained to answer: the description, and before it the row's own system text if it has one."""
-    system = record["metadata"].get("system")
-    before = [{"role": "system", "content": str(system)}] if system else []
-    return [*before, {"role": "user", "content": record["description"]}]
-
-
-def prompt_ids(loaded: Loaded, record: schema.Record) -> list[int] | schema.Fault:
+def prompt_ids(loaded: Loaded, record: schema.Record, system: str | None = None) -> list[int] | schema.Fault:
     """The prompt as the model's own chat template renders it."""
-    if not record["description"].strip():
-        return schema.Fault("no_description", "it has no description, so there is nothing to ask the model")
-    ids = render(loaded.tokenizer, prompt_messages(record), ask=True)
+    if fault := no_description(record):
+        return fault
+    ids = render(loaded.tokenizer, prompt_messages(record, system), ask=True)
     return _too_long(len(ids), loaded.context - 1) or ids
 
 
@@ -277,28 +263,59 @@ def losses(loaded: Loaded, rows: list[Conversation]) -> list[RowLoss]:
     return found
 
 
-def generate(loaded: Loaded, prompts: list[list[int]], max_new_tokens: int) -> list[Answer]:
-    """The most likely answer to each prompt of one batch."""
+def all_losses(loaded: Loaded, rows: list[Conversation], size: int) -> list[RowLoss]:
+    """How the model rates each answer, in the order of the rows, computed on groups of similar length."""
+    found: dict[int, RowLoss] = {}
+    for group in batches([len(row.whole) for row in rows], size):
+        found.update(zip(group, losses(loaded, [rows[position] for position in group]), strict=True))
+        schema.log(f"evaluate_model: {len(found):,} of {len(rows):,} rows", level=1)
+    return [found[position] for position in range(len(rows))]
+
+
+def generate(loaded: Loaded, prompts: list[list[int]], sampling: Sampling, seed: int) -> list[Answer]:
+    """An answer to each prompt of one batch."""
+    ids, mask = padded(prompts, filler(loaded), left=True)
+    written = _written(loaded, ids, mask, sampling, seed)
+    return [answer(loaded, row) for row in written[:, ids.shape[1] :].tolist()]
+
+
+def _written(loaded: Loaded, ids: Any, mask: Any, sampling: Sampling, seed: int, streamer: Any = None) -> Any:
     import torch
     from transformers import GenerationConfig
 
-    room = loaded.context - max(map(len, prompts))
-    # The model's own settings would be mixed in (temperature, repetition penalty) and the result be less than greedy.
+    # The model's own settings would be mixed in (temperature, repetition penalty) and greedy would not be greedy.
     loaded.model.generation_config = GenerationConfig()
-    ids, mask = padded(prompts, filler(loaded), left=True)
+    chance = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+    torch.manual_seed(seed)
     with torch.inference_mode():
-        written = loaded.model.generate(
+        return loaded.model.generate(
             input_ids=ids.to(loaded.model.device),
             attention_mask=mask.to(loaded.model.device),
-            max_new_tokens=min(max_new_tokens, room),
-            do_sample=False,
+            max_new_tokens=min(sampling.max_new_tokens, loaded.context - ids.shape[1]),
             eos_token_id=sorted(loaded.stops),
             pad_token_id=filler(loaded),
+            streamer=streamer,
+            **(chance if sampling.temperature else {"do_sample": False}),
         )
-    return [answer(loaded, row) for row in written[:, ids.shape[1] :].tolist()]
 
 
 def answer(loaded: Loaded, tokens: list[int]) -> Answer:
     end = next((position for position, token in enumerate(tokens) if token in loaded.stops), None)
     text = loaded.tokenizer.decode(tokens[:end], skip_special_tokens=True)
     return Answer(text, len(tokens[:end]), "length" if end is None else "eos")
+
+
+def stream(loaded: Loaded, prompt: list[int], sampling: Sampling, say: Callable[[str], None]) -> str:
+    """One answer, told piece by piece."""
+    from transformers import TextStreamer
+
+    pieces = []
+
+    class Teller(TextStreamer):  # type: ignore[misc]  # the library does not say its type
+        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+            pieces.append(text)
+            say(text)
+
+    ids, mask = padded([prompt], filler(loaded), left=True)
+    _written(loaded, ids, mask, sampling, sampling.seed, Teller(loaded.tokenizer, True, skip_special_tokens=True))
+    return "".join(pieces)

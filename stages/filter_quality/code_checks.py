@@ -14,16 +14,16 @@ from stages.filter_quality.safety import check_danger
 
 # Programs come from anywhere: every repetition here is possessive or can match in one way only, so that no program
 # makes a search slow.
-_MANIM_IMPORT = re.compile(
+MANIM_IMPORT = re.compile(
     # `import a, manim` counts; `import important` and a mention in a comment do not. Add-ons re-export it with a star.
     r"^[ \t]*+(?:from[ \t]++manim(?:\.[\w.]+)?[ \t]++import\b|from[ \t]++manim\w+[\w.]*+[ \t]++import[ \t]*+\*"
     r"|import[ \t]++(?:[\w.]++(?:[ \t]++as[ \t]++\w++)?[ \t]*+,[ \t]*+)*manim(?![\w-]))",
     re.MULTILINE,
 )
-_MANIMGL = ("manimlib", "manimgl", "manim_imports_ext", "big_ol_pile_of_manim_imports")
-_MANIMGL_IMPORT = re.compile(rf"^[ \t]*(?:from|import)[ \t]+(?:{'|'.join(_MANIMGL)})\b", re.MULTILINE)
+MANIMGL = ("manimlib", "manimgl", "manim_imports_ext", "big_ol_pile_of_manim_imports")
+_MANIMGL_IMPORT = re.compile(rf"^[ \t]*(?:from|import)[ \t]+(?:{'|'.join(MANIMGL)})\b", re.MULTILINE)
 # What ManimGL and the Manim of before 2020 called what now has another name, or none.
-_MANIMGL_NAMES = {
+MANIMGL_NAMES = {
     "CircleIndicate": "Circumscribe",
     "FRAME_HEIGHT": "config.frame_height",
     "FRAME_WIDTH": "config.frame_width",
@@ -102,11 +102,11 @@ def check_code(code: str, description: str, least_characters: int) -> Iterator[F
 
 
 def _check_imports(program: Program) -> Iterator[Finding]:
-    mentioned = any(name in program.code for name in _MANIMGL)
+    mentioned = any(name in program.code for name in MANIMGL)
     if mentioned and (found := _MANIMGL_IMPORT.search(program.code)):
         line = program.code.count("\n", 0, found.end()) + 1
         yield Finding("manimgl_code", f"it is written for ManimGL: {found.group().strip()}", line)
-    elif not _MANIM_IMPORT.search(program.code) and not program.has_foreign_scene:
+    elif not MANIM_IMPORT.search(program.code) and not program.has_foreign_scene:
         yield Finding("no_manim_import", "it does not import manim")
 
 
@@ -134,19 +134,19 @@ def _draws(program: Program) -> bool:
 
 def _check_names(program: Program) -> Iterator[Finding]:
     unknown = program.undefined()
-    if not _MANIM_IMPORT.search(program.code):  # the missing import is a finding of its own
+    if not MANIM_IMPORT.search(program.code):  # the missing import is a finding of its own
         unknown = unknown - manim_names()
     absent = _absent_imports(program)
     if not unknown and not absent:
         return
-    if old := sorted((unknown | absent.keys()) & _MANIMGL_NAMES.keys()):
-        advice = ", ".join(f"{name} (now {_MANIMGL_NAMES[name]})" for name in old)
+    if old := sorted((unknown | absent.keys()) & MANIMGL_NAMES.keys()):
+        advice = ", ".join(f"{name} (now {MANIMGL_NAMES[name]})" for name in old)
         line = absent.get(old[0]) or program.line_of(old[0])
         yield Finding("manimgl_code", f"it uses names of ManimGL: {advice}", line)
-    if absent.keys() - _MANIMGL_NAMES.keys():
-        names = sorted(absent.keys() - _MANIMGL_NAMES.keys())
+    if absent.keys() - MANIMGL_NAMES.keys():
+        names = sorted(absent.keys() - MANIMGL_NAMES.keys())
         yield Finding("undefined_name", f"manim {manim_version()} has no {_listed(names)}", absent[names[0]])
-    elif names := sorted(unknown - _MANIMGL_NAMES.keys()):
+    elif names := sorted(unknown - MANIMGL_NAMES.keys()):
         yield Finding("undefined_name", f"nothing defines {_listed(names)}", program.line_of(names[0]))
 
 

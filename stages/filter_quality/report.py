@@ -22,6 +22,8 @@ class Report:
         self.checks: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.examples: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         self.sources: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.renders: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.failed: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         self.found_in: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
     def add(self, record: schema.Record, quality: dict[str, Any], *, kept: bool) -> None:
@@ -41,6 +43,17 @@ class Report:
                     {"id": record["metadata"].get("id"), "source": source, "fate": fate, **facts}
                 )
 
+        if said := record["metadata"].get("render"):
+            self._add_render(record, said, fate)
+
+    def _add_render(self, record: schema.Record, said: dict[str, Any], fate: str) -> None:
+        error = said.get("error") or {}
+        name = error.get("class", "ok")
+        self.renders[name][fate] += 1
+        if error and len(self.failed[name]) < _EXAMPLES:
+            facts = {key: error.get(key) for key in ("type", "message", "line")}
+            self.failed[name].append({"id": record["metadata"].get("id"), "source": record["source"], **facts})
+
     def add_unreadable(self, item: Any, message: str, code: str = "", line: int | None = None) -> None:
         """Count one row that never was a record, so that no check saw it."""
         self.rows["rejected"] += 1
@@ -56,6 +69,10 @@ class Report:
             "checks": {
                 check: {**_fates(self.checks[check]), "examples": self.examples[check]}
                 for check in sorted(self.checks, key=lambda check: (-self.checks[check].total(), check))
+            },
+            "renders": {
+                name: {**_fates(self.renders[name]), "examples": self.failed[name]}
+                for name in sorted(self.renders, key=lambda name: (-self.renders[name].total(), name))
             },
             "sources": {
                 source: {**_fates(counts), "checks": _sorted(self.found_in[source])}

@@ -18,7 +18,6 @@ import click
 import schema
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -30,7 +29,7 @@ PROBES = (
     "Explain in one paragraph why the sum of the first n odd numbers is a square.",
     "from manim import *\n\nclass Example(Scene):\n    def construct(self):\n",
 )
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 class Proof(NamedTuple):
@@ -66,42 +65,9 @@ def quiet_libraries() -> Iterator[None]:
         yield
 
 
-def read_adapter_config(adapter: Path) -> dict[str, Any]:
-    path = adapter / "adapter_config.json"
-    try:
-        config = dict(json.loads(path.read_bytes()))
-    except FileNotFoundError:
-        raise click.UsageError(f"{adapter}: not an adapter folder, it has no adapter_config.json") from None
-    except (ValueError, TypeError) as error:
-        raise schema.Failure(f"{path}: damaged: {error}") from None
-    if config.get("peft_type") != "LORA":
-        raise schema.Failure(f"{path}: peft_type is {config.get('peft_type')!r}; only LORA adapters can be merged")
-    if not (adapter / "adapter_model.safetensors").is_file():
-        raise schema.Failure(f"{adapter}: no adapter_model.safetensors there; was the training interrupted?")
-    return config
-
-
-def find_base(given: str | None, adapter: Path, config: dict[str, Any]) -> Path:
-    """The folder of the base model: as given, else where the adapter says it is."""
-    if given is not None:
-        if Path(given).is_dir():
-            return Path(given)
-        return _from_hub(given, None, click.UsageError(f"--base-model {given}: no such folder, and no name on the hub"))
-    name = config.get("base_model_name_or_path")
-    if not name:
-        raise schema.Failure(f"{adapter}/adapter_config.json names no base model; say where it is with --base-model")
-    # The adapter's own surroundings come first: "../base" may by chance also be there seen from the current folder, and
-    # a base of the same shape would be merged without a word.
-    for folder in (adapter / name, adapter.parent / name, Path(name)):
-        if folder.is_dir():
-            return folder
-    missing = schema.Failure(f"{adapter}: its base model {name} is not there; say where it is with --base-model")
-    return _from_hub(name, config.get("revision"), missing)
-
-
-def _from_hub(name: str, revision: str | None, missing: click.ClickException) -> Path:
+def from_hub(name: str, revision: str | None, missing: click.ClickException) -> Path:
     """The folder of a model of the hub, downloaded unless the cache has it. Only files that can not run code."""
-    if not _HUB_NAME.fullmatch(name):
+    if not HUB_NAME.fullmatch(name):
         raise missing
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -167,7 +133,7 @@ def load_model(folder: Path) -> PreTrainedModel:
             folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
-        raise schema.Failure(f"{folder}: can not be loaded: {_first_line(error)}") from None
+        raise schema.Failure(f"{folder}: can not be loaded: {first_line(error)}") from None
     if missing := sorted(report["missing_keys"]):
         # The library fills them with random numbers and goes on.
         raise schema.Failure(f"{folder}: {len(missing)} tensors are missing, the first is {missing[0]}")
@@ -181,32 +147,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
-        raise schema.Failure(f"{folder}: its tokenizer can not be loaded: {_first_line(error)}") from None
+        raise schema.Failure(f"{folder}: its tokenizer can not be loaded: {first_line(error)}") from None
 
 
-def attach(model: PreTrainedModel, adapter: Path) -> PeftModel:
-    """The model with the adapter on it, after making sure that every tensor of the adapter found its place."""
-    from peft import PeftModel
-    from safetensors import SafetensorError
-
-    tensor_shapes(adapter / "adapter_model.safetensors")
-    try:
-        adapted = PeftModel.from_pretrained(model, adapter, torch_device="cpu")
-        # from_pretrained only warns of what did not fit, and a half-placed adapter is a different model.
-        result = adapted.load_adapter(adapter, "default", torch_device="cpu")
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise schema.Failure(f"{adapter}: does not fit the base model: {_first_line(error)}") from None
-    for names, fault in (
-        (result.missing_keys, "lacks"),
-        (result.unexpected_keys, "has, but the base has no place for,"),
-    ):
-        if names:
-            raise schema.Failure(f"{adapter}: does not fit the base model: it {fault} {sorted(names)[0]}")
-    adapted.eval()
-    return adapted
-
-
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).split("\n") if line.strip()]
     return lines[0] if lines else type(error).__name__
 
@@ -224,7 +168,7 @@ def probe_ids(folder: Path, model: Any) -> list[list[int]]:
     try:
         return [render(tokenizer, text) for text in PROBES]
     except TemplateError as error:
-        raise schema.Failure(f"{folder}: its chat template does not render: {_first_line(error)}") from None
+        raise schema.Failure(f"{folder}: its chat template does not render: {first_line(error)}") from None
 
 
 def render(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:

@@ -38,7 +38,7 @@ class Policy(NamedTuple):
         return [field for field in ("code", "description", "both", "near") if field in fields]
 
 
-# Every option of this stage that says what a duplicate is; the names are those of Policy.
+# Every option of this stage that says what a duplicate is; the names are those of Policy, and the other files.
 OPTIONS = [
     click.option("--deduplicate/--no-deduplicate", default=True, help="Keep one record of those that say the same."),
     click.option(
@@ -81,6 +81,13 @@ OPTIONS = [
         default="flag",
         type=click.Choice(["ignore", "flag", "drop"]),
         help="What becomes of suspicious code: a note in the metadata, or the rejects file.",
+    ),
+    click.option(
+        "--against",
+        multiple=True,
+        type=click.Path(exists=True, dir_okay=False),
+        metavar="FILE",
+        help="Remove, too, what stands in this record file; may be given several times.",
     ),
 ]
 

@@ -1,4 +1,7 @@
-"""The rendered frames of a program as pictures in a question: `metadata.render.frames` names files of one folder."""
+"""The rendered frames of a program as pictures in a question.
+
+`metadata.render.frame`, which filter_quality.py --frames writes, or a list `frames` names files of one folder.
+"""
 
 import base64
 from collections.abc import Sequence
@@ -18,18 +21,19 @@ option = click.option(
     "frames",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     metavar="DIR",
-    help="Show the model the frames that metadata.render.frames names in this folder.",
+    help="Show the model the frames that metadata.render names in this folder.",
 )
 
 
 def pictures_of(record: Record, folder: Path | None) -> tuple[str, ...] | Fault:
     """The frames as data: addresses, spread over the whole scene; none where there are none."""
     render = record["metadata"].get("render")
-    names = render.get("frames") if isinstance(render, dict) else None
+    names = render.get("frames") or render.get("frame") if isinstance(render, dict) else None
     if folder is None or not names:
         return ()
+    names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        return Fault("bad_frame", f"metadata.render.frames is no list of file names: {names!r:.200}")
+        return Fault("bad_frame", f"metadata.render names no list of files: {names!r:.200}")
     try:
         return tuple(address(name, folder) for name in spread(names))
     except (OSError, ValueError) as error:

@@ -15,26 +15,59 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import schema
-from stages.train.rows import Speaker
+from stages.train import packing, templates
+from stages.train.rows import Speaker, Wording
+from stages.train.tree import Config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+DEFAULTS = Config()
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-# For base models that were never taught to chat: plain text, and it is saved with the adapter.
-PLAIN_TEMPLATE = (
-    "{{ bos_token or '' }}{% for message in messages %}"
-    "{% if message['role'] == 'user' %}### Instruction:\n{{ message['content'] }}\n\n### Response:\n"
-    "{% elif message['role'] == 'assistant' %}{{ message['content'] }}{{ eos_token }}"
-    "{% else %}{{ message['content'] }}\n\n{% endif %}{% endfor %}"
-)
+# Short names, as people write them, for the families that this was made for.
+SHORTCUTS = {
+    "lfm2.5-1.2b": "LiquidAI/LFM2.5-1.2B-Instruct",
+    "lfm2-1.2b": "LiquidAI/LFM2-1.2B",
+    "llama-3.2-1b": "meta-llama/Llama-3.2-1B-Instruct",
+    "llama-3.2-3b": "meta-llama/Llama-3.2-3B-Instruct",
+    "llama-3.1-8b": "meta-llama/Llama-3.1-8B-Instruct",
+    "qwen-0.5b": "Qwen/Qwen2.5-0.5B-Instruct",
+    "qwen-1.5b": "Qwen/Qwen2.5-1.5B-Instruct",
+    "qwen-3b": "Qwen/Qwen2.5-3B-Instruct",
+    "qwen-7b": "Qwen/Qwen2.5-7B-Instruct",
+    "qwen-coder-1.5b": "Qwen/Qwen2.5-Coder-1.5B-Instruct",
+    "qwen-coder-7b": "Qwen/Qwen2.5-Coder-7B-Instruct",
+    "mistral-7b": "mistralai/Mistral-7B-Instruct-v0.3",
+    "codellama-7b": "codellama/CodeLlama-7b-Instruct-hf",
+    "deepseek-coder-1.3b": "deepseek-ai/deepseek-coder-1.3b-instruct",
+    "deepseek-coder-6.7b": "deepseek-ai/deepseek-coder-6.7b-instruct",
+    "codegemma-2b": "google/codegemma-2b",
+    "codegemma-7b": "google/codegemma-7b-it",
+    "stablecode-3b": "stabilityai/stable-code-instruct-3b",
+}
 
 
-def require_packages() -> None:
+# What some settings need besides; where it comes from.
+OPTIONAL = {
+    "qlora": ("bitsandbytes", "pip install 'linemill[qlora]'"),
+    "tensorboard": ("tensorboard", "pip install tensorboard"),
+    "wandb": ("wandb", "pip install wandb"),
+    "trackio": ("trackio", "pip install trackio"),
+    "kernels": ("kernels", "pip install kernels"),
+    "flash_attention_2": ("flash_attn", "pip install flash-attn"),
+}
+
+
+def require_packages(config: Config) -> None:
     for package in PACKAGES:
         if find_spec(package) is None:
             raise click.UsageError(f"train needs the package {package}: pip install 'linemill[train]'")
+    told = config.training
+    for wanted in (told.method, told.report_to, "kernels" if told.kernels else "", config.model.attention):
+        package, way = OPTIONAL.get(wanted, ("", ""))
+        if package and find_spec(package) is None:
+            raise click.UsageError(f"{wanted} needs the package {package}: {way}")
 
 
 def settle_environment(name: str) -> None:
@@ -62,9 +95,15 @@ def quiet_libraries() -> Iterator[None]:
         yield
 
 
+def hub_name(name: str) -> str:
+    """The whole name of a model that is called by its short one; a folder of that name comes first."""
+    return name if Path(name).is_dir() else SHORTCUTS.get(name.lower(), name)
+
+
 def find_model(name: str) -> Path:
     """The folder of a model: a local one, or one that the hub gives. A local folder never needs the network."""
     folder = Path(name)
+    name = hub_name(name)
     if folder.is_dir():
         if (folder / "adapter_config.json").is_file():
             raise click.UsageError(f"--model {name} is an adapter; merge it first, or name its base")
@@ -89,7 +128,8 @@ def first_line(error: BaseException) -> str:
     return lines[0].rstrip(".") if lines else type(error).__name__
 
 
-def load_speaker(folder: Path) -> Speaker:
+def load_speaker(folder: Path, config: Config = DEFAULTS) -> Speaker:
+    """The tokenizer of a folder, with the template and the wording that the settings ask for."""
     from transformers import AutoTokenizer
 
     try:
@@ -98,11 +138,25 @@ def load_speaker(folder: Path) -> Speaker:
         raise schema.Failure(f"{folder}: its tokenizer can not be loaded: {first_line(error)}") from None
     if tokenizer.eos_token_id is None:
         raise schema.Failure(f"{folder}: its tokenizer has no end token, so no model could learn to stop")
-    if tokenizer.chat_template is None:
-        schema.log(f"train: {folder} has no chat template; a plain one is used and saved with the adapter")
-        tokenizer.chat_template = PLAIN_TEMPLATE
+    _settle_template(tokenizer, folder, config.model.template)
     _settle_pad_token(tokenizer, folder)
-    return Speaker(tokenizer, frozenset({tokenizer.eos_token_id, *_configured_stops(folder)}))
+    return Speaker(tokenizer, frozenset({tokenizer.eos_token_id, *_configured_stops(folder)}), wording(config))
+
+
+def wording(config: Config) -> Wording:
+    return Wording(config.data.system, config.data.markdown, config.data.train_on == "text")
+
+
+def _settle_template(tokenizer: PreTrainedTokenizerBase, folder: Path, wanted: str) -> None:
+    if wanted != "auto":
+        tokenizer.chat_template = templates.find(wanted)
+    elif tokenizer.chat_template is None:
+        name, tokenizer.chat_template = templates.of_family(folder, tokenizer.get_vocab())
+        schema.log(f"train: {folder} has no chat template; the one called {name} is used and saved with the adapter")
+    if isinstance(tokenizer.chat_template, str):
+        tokenizer.chat_template, was_dated = templates.without_today(tokenizer.chat_template)
+        if was_dated:
+            schema.log(f"train: the chat template writes today's date; here it is always {templates.TODAY:%d %b %Y}")
 
 
 def _settle_pad_token(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -138,12 +192,18 @@ def choose_dtype(wanted: str) -> str:
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
 
 
-def load_model(folder: Path, dtype: str) -> PreTrainedModel:
+def load_model(folder: Path, dtype: str, config: Config) -> PreTrainedModel:
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     told: dict[str, Any] = {"dtype": getattr(torch, dtype), "local_files_only": True, "use_safetensors": True}
+    if config.model.attention != "auto":
+        told["attn_implementation"] = config.model.attention
+    if config.training.kernels:
+        told["use_kernels"] = True
+    if config.training.method == "qlora":
+        told["quantization_config"] = _four_bits(dtype)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **told)
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
@@ -152,4 +212,18 @@ def load_model(folder: Path, dtype: str) -> PreTrainedModel:
         # The library fills them with random numbers and goes on.
         raise schema.Failure(f"{folder}: {len(missing)} tensors are missing, the first is {missing[0]}")
     model.config.use_cache = False  # with a cache, packed rows see each other without a word
+    if config.training.packing:
+        packing.teach_short_convolutions(model)
     return model
+
+
+def _four_bits(dtype: str) -> Any:
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import schema
@@ -11,7 +13,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # what torch's losses call "no label"
-PERCENTILES = (50, 90, 95, 99, 100)
+_THOUGHT = re.compile(r"\A\s*(<think>)?\s*</think>\s*")
+
+
+class Wording(NamedTuple):
+    """How rows are put, besides the chat template."""
+
+    system: str | None = None
+    markdown: bool = False
+    whole_text: bool = False
 
 
 class Speaker(NamedTuple):
@@ -19,6 +29,7 @@ class Speaker(NamedTuple):
 
     tokenizer: PreTrainedTokenizerBase
     stops: frozenset[int]
+    wording: Wording = Wording()
 
 
 class Row(NamedTuple):
@@ -37,58 +48,134 @@ class Row(NamedTuple):
         return len(self.ids) - self.prompt
 
 
-def usable(path: str, reject: schema.Reject) -> Iterator[schema.Record]:
-    """The records that have both a description to ask with and an answer to learn."""
+def usable(path: str, reject: schema.Reject, *, whole_text: bool = False) -> Iterator[schema.Record]:
+    """The records that have both a description to ask with and an answer to learn, each of them once."""
+    seen: dict[str, str] = {}
     for found in schema.read(path, reject):
+        own_id = found["metadata"].get("id")
         record = schema.adopt(found)
-        if not record["description"].strip():
+        content = schema.sha256(schema.canonical([record["description"], record["code"]]))
+        name = str(own_id or content)
+        if not record["code"].strip():
+            reject(record, "its answer is empty, so there is nothing to learn", code="nothing_trained")
+        elif not (whole_text or record["description"].strip()):
             message = "it has no description to ask with; run prepare_data_with_llm.py generate-descriptions"
             reject(record, message, code="needs_description")
-        elif not record["code"].strip():
-            reject(record, "its answer is empty, so there is nothing to learn", code="nothing_trained")
+        elif name in seen:
+            same = "all of it" if seen[name] == content else "not its text; one of the two would hide the other"
+            reject(record, f"an earlier row has the same id and {same}", code="duplicate_id")
         else:
+            seen[name] = content
             yield record
 
 
-def render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], *, ask: bool) -> list[int]:
+def render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], *, ask: bool) -> str:
+    """A conversation as text; a template that knows no system message gets it in front of the request."""
     from jinja2 import TemplateError
 
     try:
-        return list(tokenizer.apply_chat_template(messages, add_generation_prompt=ask, return_dict=True)["input_ids"])
-    except TemplateError as error:
+        return str(tokenizer.apply_chat_template(messages, add_generation_prompt=ask, tokenize=False))
+    except (TemplateError, TypeError) as error:
+        if messages[0]["role"] == "system":
+            asked = {**messages[1], "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
+            _say_once("train: the chat template has no place for a system message; it stands before the request")
+            return render(tokenizer, [asked, *messages[2:]], ask=ask)
         raise schema.Failure(f"{tokenizer.name_or_path}: its chat template does not render: {error}") from None
+
+
+@cache
+def _say_once(message: str) -> None:
+    schema.log(message)
+
+
+def question_of(record: schema.Record, wording: Wording) -> list[dict[str, str]]:
+    asked, metadata = {"role": "user", "content": record["description"]}, record["metadata"]
+    given = metadata.get("input")
+    if isinstance(given, str) and given and record["description"].endswith(f"\n{given}"):
+        # An alpaca row: templates that know of it put the input apart, under a heading of its own.
+        asked |= {"content": record["description"].removesuffix(f"\n{given}"), "input": given}
+    system = metadata.get("system") or wording.system
+    return [{"role": "system", "content": system}, asked] if isinstance(system, str) and system else [asked]
+
+
+def answer_of(record: schema.Record, wording: Wording) -> str:
+    is_program = record["metadata"].get("kind", "code") == "code" and not record["code"].lstrip().startswith("```")
+    return f"```python\n{record['code'].strip()}\n```" if wording.markdown and is_program else record["code"]
 
 
 def encode(speaker: Speaker, record: schema.Record) -> Row | schema.Fault:
     """The token ids of a record, checked for everything that would quietly ruin a training."""
     tokenizer = speaker.tokenizer
-    if fault := _control_tokens(tokenizer, record):
+    if fault := _control_tokens(speaker, record):
         return fault
-    question = [{"role": "user", "content": record["description"]}]
-    if isinstance(system := record["metadata"].get("system"), str) and system:
-        question.insert(0, {"role": "system", "content": system})
-    prompt = render(tokenizer, question, ask=True)
-    whole = render(tokenizer, [*question, {"role": "assistant", "content": record["code"]}], ask=False)
-    if whole[: len(prompt)] != prompt:
-        return schema.Fault("prompt_not_prefix", "the chat template renders the prompt otherwise before an answer")
-    answer = whole[len(prompt) :]
+    if speaker.wording.whole_text:
+        return _whole_text(tokenizer, record)
+    question, reply = question_of(record, speaker.wording), answer_of(record, speaker.wording)
+    if "input" in question[-1] and "message['input']" not in str(tokenizer.chat_template):
+        question[-1] = {"role": "user", "content": record["description"]}
+    asked = render(tokenizer, question, ask=True)
+    told = render(tokenizer, [*question, {"role": "assistant", "content": reply}], ask=False)
+    ids = _prompt_and_whole(tokenizer, asked, told)
+    if isinstance(ids, schema.Fault):
+        return ids
+    prompt, whole = ids
+    row = _checked(speaker, record, len(prompt), whole)
+    return row if isinstance(row, schema.Fault) else _more_than_the_answer(told[len(asked) :], reply) or row
+
+
+def _prompt_and_whole(
+    tokenizer: PreTrainedTokenizerBase, asked: str, told: str
+) -> tuple[list[int], list[int]] | schema.Fault:
+    prompt, whole = (list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in (asked, told))
+    if whole[: len(prompt)] == prompt:
+        return prompt, whole
+    if told.startswith(asked):
+        # One token stands across the seam. At work the prompt ends at it, so it has to end there here, too.
+        parted = prompt + list(tokenizer(told[len(asked) :], add_special_tokens=False)["input_ids"])
+        if tokenizer.decode(parted) == tokenizer.decode(whole):
+            return prompt, parted
+    message = "the chat template renders the prompt otherwise before an answer; --template names another"
+    return schema.Fault("prompt_not_prefix", message)
+
+
+def _more_than_the_answer(trained: str, reply: str) -> schema.Fault | None:
+    """What a template puts before the answer would be learned, though at work it is given, or never wanted."""
+    # A template of a thinking model says that there was no thought; that is how it answers without one, too.
+    if reply.strip() not in trained:
+        return schema.Fault("answer_changed", "the chat template leaves out or rewrites a part of the answer")
+    start = _THOUGHT.sub("", trained, count=1).partition(reply.strip())[0]
+    if not start.strip():
+        return None
+    return schema.Fault("prompt_trained", f"{start.strip()[:40]!r} of the prompt would be trained, before the answer")
+
+
+def _checked(speaker: Speaker, record: schema.Record, prompt: int, whole: list[int]) -> Row | schema.Fault:
+    answer = whole[prompt:]
     ends = [position for position, token in enumerate(answer) if token in speaker.stops]
     if not ends:
         return schema.Fault("no_end_token", "no end token stands in the answer, the model would never learn to stop")
     if ends[0] == 0:
         return schema.Fault("nothing_trained", "no token of the answer is left to learn")
     # The first end token is where every generation stops: what a template puts behind it can not be learned.
-    ids = prompt + answer[: ends[0] + 1]
-    bos = tokenizer.bos_token_id
+    ids = whole[: prompt + ends[0] + 1]
+    bos = speaker.tokenizer.bos_token_id
     if bos is not None and bos not in speaker.stops and (count := ids.count(bos)) > 1:
         return schema.Fault("double_bos", f"the begin token stands {count} times in it")
-    return Row(record, len(prompt), ids)
+    return Row(record, prompt, ids)
 
 
-def _control_tokens(tokenizer: PreTrainedTokenizerBase, record: schema.Record) -> schema.Fault | None:
+def _whole_text(tokenizer: PreTrainedTokenizerBase, record: schema.Record) -> Row:
+    """Begin token where the model has one, text, end token; the begin token is given, never learned."""
+    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    words = tokenizer(record["code"], add_special_tokens=False)["input_ids"]
+    return Row(record, len(start), [*start, *words, tokenizer.eos_token_id])
+
+
+def _control_tokens(speaker: Speaker, record: schema.Record) -> schema.Fault | None:
     """Text that spells a control token would become one: an answer that ends in its middle, for example."""
+    stops = speaker.tokenizer.convert_ids_to_tokens(sorted(speaker.stops))
     for field in ("description", "code"):
-        for token in tokenizer.all_special_tokens:
+        for token in {*speaker.tokenizer.all_special_tokens, *stops} - {None}:
             if token in record[field]:
                 return schema.Fault("control_token", f"its {field} holds the text {token!r}, a control token here")
     return None
@@ -110,40 +197,6 @@ def trim(speaker: Speaker, row: Row, limit: int) -> Row | schema.Fault:
             return shorter
         row, over = shorter._replace(record=row.record), len(shorter.ids) - limit
     return row
-
-
-def table(rows: Sequence[Row]) -> str:
-    """How long the rows are, in tokens."""
-    columns = {
-        "prompt": [row.prompt for row in rows],
-        "answer": [row.answer for row in rows],
-        "row": [len(row.ids) for row in rows],
-    }
-    head = "tokens  " + "".join(f"{'max' if share == 100 else f'p{share}':>8}" for share in PERCENTILES)
-    lines = [
-        f"{name:<8}" + "".join(f"{_percentile(sizes, share):>8,}" for share in PERCENTILES)
-        for name, sizes in columns.items()
-    ]
-    return "\n".join([head, *lines])
-
-
-def _percentile(sizes: Sequence[int], share: int) -> int:
-    """The smallest size that so many percent of the rows do not exceed."""
-    return sorted(sizes)[max(0, -(-len(sizes) * share // 100) - 1)]
-
-
-def long_rows_cost(speaker: Speaker, rows: Sequence[Row], limit: int) -> str:
-    """One sentence: what each choice for the rows that are too long would cost."""
-    long = [row for row in rows if len(row.ids) > limit]
-    trimmed = [trim(speaker, row, limit) for row in long]
-    kept = [(old, new) for old, new in zip(long, trimmed, strict=True) if isinstance(new, Row)]
-    cut = sum(len(old.ids) - len(new.ids) for old, new in kept)
-    return (
-        f"{len(long):,} of {len(rows):,} rows are longer than {limit:,} tokens; --on-long reject leaves them out "
-        f"({sum(row.answer for row in long):,} tokens of answers), --on-long trim-prompt cuts {cut:,} tokens from the "
-        f"prompts of {len(kept):,} and leaves out {len(long) - len(kept):,}, "
-        f"--max-length {max(len(row.ids) for row in long)} keeps all"
-    )
 
 
 def marked(speaker: Speaker, row: Row) -> Iterator[tuple[str, bool]]:

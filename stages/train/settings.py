@@ -1,17 +1,22 @@
-"""Every setting of a training: type, range, default and meaning, declared once, for the flags and for YAML."""
+"""The settings as flags and as YAML: read, checked, shown; the settings themselves are declared in tree.py."""
 
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 import msgspec
 from msgspec import Meta
 
+import schema
+from stages.train import starts
+from stages.train.tree import Config, Leaf, leaves, sections
+
+__all__ = ["Config", "check", "doubts", "flags", "leaves", "resolve", "to_yaml"]
 Command = TypeVar("Command", bound=Callable[..., Any])
 DEFAULT_FILE = "config.yaml"
 # What other trainers call these settings; only used to say how they are called here.
@@ -22,150 +27,15 @@ ELSEWHERE = {
     "lr_scheduler_type": "training.scheduler",
     "gradient_checkpointing": "training.checkpointing",
     "max_seq_length": "data.max_length",
+    "early_stopping_patience": "training.patience",
+    "use_qlora": "training.method",
+    "load_in_4bit": "training.method",
     "model_name": "model.name",
+    "train_data": "data.path",
+    "eval_data": "data.eval_path",
     "rank": "lora.r",
     "lora_rank": "lora.r",
 }
-
-
-class Model(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """What is trained."""
-
-    name: Annotated[
-        str,
-        Meta(min_length=1, description="Base model: a folder, a name on the hub, or tiny, which is built offline."),
-    ] = "tiny"
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"],
-        Meta(description="Number format; auto is the best that a GPU has, and float32 on a CPU."),
-    ] = "auto"
-
-
-class Data(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """What it learns from."""
-
-    max_length: Annotated[int, Meta(ge=8, description="Longest row in tokens, prompt and answer together.")] = 1024
-    on_long: Annotated[
-        Literal["fail", "reject", "trim-prompt"],
-        Meta(description="What to do with a longer row; an answer is never cut."),
-    ] = "fail"
-
-
-class Training(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """How it learns."""
-
-    epochs: Annotated[float, Meta(gt=0, le=100_000, description="Times that every row is seen.")] = 3.0
-    max_steps: Annotated[int, Meta(ge=1, description="Stop after this many optimizer steps instead.")] | None = None
-    lr: Annotated[float, Meta(gt=0, le=1, description="Highest learning rate.")] = 2e-4
-    batch_size: Annotated[int, Meta(ge=1, description="Rows in one forward pass.")] = 1
-    accumulation: Annotated[int, Meta(ge=1, description="Forward passes in one optimizer step.")] = 8
-    scheduler: Annotated[
-        Literal["cosine", "linear", "constant_with_warmup"],
-        Meta(description="How the learning rate falls after the warm-up."),
-    ] = "cosine"
-    warmup: Annotated[float, Meta(ge=0, lt=1, description="Share of the steps in which the rate rises.")] = 0.03
-    weight_decay: Annotated[float, Meta(ge=0, le=1, description="AdamW's pull of the weights towards zero.")] = 0.01
-    max_grad_norm: Annotated[float, Meta(gt=0, description="Longer gradients are shortened to this length.")] = 1.0
-    packing: Annotated[bool, Meta(description="Put several rows into one sequence; no row sees another.")] = False
-    checkpointing: Annotated[
-        bool, Meta(description="Compute activations twice instead of keeping them: less memory, a fifth slower.")
-    ] = False
-    seed: Annotated[int, Meta(ge=0, lt=2**32, description="Decides everything that is left to chance.")] = 42
-    logging_steps: Annotated[
-        int, Meta(ge=1, description="Steps between two lines on the screen; metrics.jsonl has every step.")
-    ] = 10
-    save_steps: (
-        Annotated[int, Meta(ge=1, description="Steps between two checkpoints; without it, one checkpoint an epoch.")]
-        | None
-    ) = None
-    keep_checkpoints: Annotated[int, Meta(ge=1, description="Checkpoints that are kept, the newest.")] = 2
-
-
-class Lora(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The adapter."""
-
-    r: Annotated[int, Meta(ge=1, description="Rank: how much the adapter can learn.")] = 16
-    alpha: Annotated[int, Meta(ge=1, description="Strength: what the adapter says counts alpha / r times.")] = 32
-    dropout: Annotated[float, Meta(ge=0, lt=1, description="Share of the adapter's inputs that is dropped.")] = 0.05
-    target_modules: Annotated[
-        str,
-        Meta(min_length=1, description="Layers with an adapter: all-linear, or names with commas between them."),
-    ] = "all-linear"
-
-
-class Tiny(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The base that the model name tiny stands for: a real Llama, trained in full on the same rows."""
-
-    steps: Annotated[int, Meta(ge=1, description="Optimizer steps of its full training.")] = 300
-    batch_size: Annotated[int, Meta(ge=1, description="Rows in one of these steps.")] = 8
-    lr: Annotated[
-        float,
-        Meta(gt=0, le=1, description="Highest learning rate of these steps; the matrices (Muon) get five times it."),
-    ] = 4e-3
-    max_length: Annotated[
-        int, Meta(ge=8, description="Longest row in tokens that it is trained on; the adapter sees all rows.")
-    ] = 320
-    vocab_size: Annotated[int, Meta(ge=300, le=65536, description="Tokens of its byte-level BPE tokenizer.")] = 2048
-    hidden_size: Annotated[
-        int, Meta(ge=256, multiple_of=256, description="Width; a multiple of 256, as quantised exports need it.")
-    ] = 256
-    feed_forward: Annotated[
-        int, Meta(ge=256, multiple_of=256, description="Width of the feed-forward part; a multiple of 256.")
-    ] = 1024
-    layers: Annotated[int, Meta(ge=1, le=64, description="Depth.")] = 2
-
-
-class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The whole tree."""
-
-    model: Model = Model()
-    data: Data = Data()
-    training: Training = Training()
-    lora: Lora = Lora()
-    tiny: Tiny = Tiny()
-
-
-class Leaf(NamedTuple):
-    """One setting, as flags and YAML need it."""
-
-    section: str
-    name: str
-    kind: Any  # the bare type: int, float, bool, str, or a Literal
-    meta: Meta
-    default: Any
-
-    @property
-    def key(self) -> str:
-        return f"{self.section}.{self.name}"
-
-    @property
-    def flag(self) -> str:
-        """`--lr`, but `--lora-r` and `--tiny-lr`; `model.name` is `--model`."""
-        if self.key == "model.name":
-            return "--model"
-        words = f"{self.section}_{self.name}" if self.section in ("lora", "tiny") else self.name
-        return "--" + words.replace("_", "-")
-
-    @property
-    def parameter(self) -> str:
-        return f"{self.section}__{self.name}"
-
-
-def sections() -> dict[str, type[msgspec.Struct]]:
-    return get_type_hints(Config)
-
-
-def leaves(*wanted: str) -> Iterator[Leaf]:
-    """Every setting, or those of the sections that are named, in the order of their declaration."""
-    for section, struct in sections().items():
-        if wanted and section not in wanted:
-            continue
-        hints = get_type_hints(struct, include_extras=True)
-        for field in msgspec.structs.fields(struct):
-            hint = hints[field.name]
-            # `Annotated[int, ...] | None`: None only ever means "not set"
-            kind, meta = get_args(get_args(hint)[0] if get_origin(hint) in (Union, UnionType) else hint)
-            yield Leaf(section, field.name, kind, meta, field.default)
 
 
 # --- flags ------------------------------------------------------------------------------------------------------------
@@ -192,6 +62,8 @@ def _click_type(leaf: Leaf) -> Any:
         return click.Choice(get_args(leaf.kind))
     if leaf.kind is int:
         return click.IntRange(**_limits(leaf.meta))
+    if leaf.key in ("data.path", "data.eval_path"):
+        return click.Path(exists=True)
     if leaf.kind is float:
         return click.FloatRange(**_limits(leaf.meta))
     return bool if leaf.kind is bool else str
@@ -204,23 +76,33 @@ def _limits(meta: Meta) -> dict[str, Any]:
 
 # --- YAML -------------------------------------------------------------------------------------------------------------
 def resolve(path: str | None, given: dict[str, Any]) -> Config:
-    """The settings: a flag wins over the file, the file over the default."""
+    """The settings: a flag wins over the environment, that over the file, the file over the default."""
     place = path or (DEFAULT_FILE if Path(DEFAULT_FILE).is_file() else None)
-    tree = read_yaml(place) if place else {}
+    tree = read_file(place) if place else {}
     if place:
         check(tree, place)
+    for variable, leaf, text in starts.from_environment():
+        schema.log(f"train: {leaf} = {text}, as {variable} in the environment says")
+        tree = _with(tree, leaf, text)
+        check(tree, f"{variable} in the environment")
     for parameter, value in given.items():
         if value is not None:
-            section, name = parameter.split("__")
-            tree[section] = {**(tree.get(section) or {}), name: value}
+            tree = _with(tree, parameter.replace("__", "."), value)
     return check(tree, "the command line")
 
 
-def read_yaml(path: str) -> dict[str, Any]:
+def _with(tree: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    section, name = key.split(".")
+    return {**tree, section: {**(tree.get(section) or {}), name: value}}
+
+
+def read_file(path: str) -> dict[str, Any]:
+    """A YAML file of ours; or the adapter_config.json of an mlx training, in our words."""
     import yaml
 
     try:
-        tree = yaml.safe_load(Path(path).read_bytes())
+        text = Path(path).read_bytes()
+        tree = json.loads(text) if path.endswith(".json") else yaml.safe_load(text)
     except OSError as error:
         raise click.UsageError(f"{path}: {error.strerror}") from None
     except (yaml.YAMLError, ValueError) as error:
@@ -231,7 +113,7 @@ def read_yaml(path: str) -> dict[str, Any]:
         return {}
     if not isinstance(tree, dict):
         raise click.UsageError(f"{path}: holds a {type(tree).__name__}, not sections like `training:`")
-    return tree
+    return starts.from_mlx(tree, path) if starts.is_of_mlx(tree) else tree
 
 
 def check(tree: dict[str, Any], place: str) -> Config:
@@ -267,11 +149,39 @@ def _nearest(name: str, section: str = "") -> str:
     return f"{section or 'the file'} takes {', '.join(choices)}"
 
 
-def to_yaml(config: Config) -> str:
+def doubts(config: Config) -> Iterator[str]:
+    """What is allowed, but hardly meant."""
+    told, lora = config.training, config.lora
+    if told.method == "full" and told.lr > 1e-4:
+        yield f"training.lr {told.lr:g} is a rate for adapters; full trainings forget at it, 2e-5 is usual"
+    if told.method != "full" and told.lr < 1e-5:
+        yield f"training.lr {told.lr:g} is a rate for full trainings; an adapter hardly learns at it, 2e-4 is usual"
+    if told.method != "full" and lora.alpha < lora.r:
+        yield f"lora.alpha {lora.alpha} is below lora.r {lora.r}: the adapter counts less than it says"
+    if told.packing and told.group_by_length:
+        yield "training.group_by_length does nothing for packed rows"
+    if told.save_steps and told.max_steps and told.save_steps > told.max_steps:
+        yield f"training.save_steps {told.save_steps} is never reached in {told.max_steps} steps"
+
+
+def refuse_contradictions(config: Config) -> None:
+    """Settings that are right one by one, and can not be meant together."""
+    data, told = config.data, config.training
+    held_out = data.eval_path or data.eval_split
+    if data.eval_path and data.eval_split:
+        raise click.UsageError("data.eval_path and data.eval_split exclude each other: a file, or a share of the rows")
+    if told.patience and not held_out:
+        raise click.UsageError("training.patience needs held-out rows: --eval-data FILE, or --eval-split 0.1")
+    if data.train_on == "text" and data.on_long == "trim-prompt":
+        raise click.UsageError("data.on_long trim-prompt: plain text has no prompt to trim; use reject")
+
+
+def to_yaml(config: Config, head: str = "") -> str:
     """A commented file that reads back to the same settings."""
     import yaml
 
-    lines = ["# Settings of train.py. A flag on the command line wins over this file, this file over the default."]
+    first = "# Settings of train.py. A flag wins over the environment, that over this file, this file over the default."
+    lines = [first, *(f"# {line}" for line in head.splitlines())]
     section = ""
     for leaf in leaves():
         if leaf.section != section:
@@ -279,5 +189,6 @@ def to_yaml(config: Config) -> str:
             lines += ["", f"# {sections()[section].__doc__}", f"{section}:"]
         choices = f" One of {', '.join(get_args(leaf.kind))}." if get_origin(leaf.kind) is Literal else ""
         value = getattr(getattr(config, section), leaf.name)
-        lines += [f"  # {leaf.meta.description}{choices}", "  " + yaml.safe_dump({leaf.name: value}).strip()]
+        text = yaml.safe_dump({leaf.name: value}, allow_unicode=True, width=10**6).strip()
+        lines += [f"  # {leaf.meta.description}{choices}", "  " + text]
     return "\n".join(lines) + "\n"

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import schema
+from stages.train import templates
+from stages.train.models import wording
 from stages.train.rows import IGNORED, Row, Speaker, encode
-from stages.train.settings import Config, Tiny
+from stages.train.tree import Config, Tiny
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,10 +22,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1  # raise it when the same settings shall give another base
 PAD, START, END = "<|pad|>", "<|im_start|>", "<|im_end|>"
-CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
 NOTE = "base.json"
 # Some hundred programs are soon known by heart, and a model that only recites derails on the first prompt that it has
 # not seen. Two cures, measured on the scenes of the Manim wheel (answers that parse): programs with statements left
@@ -52,11 +50,11 @@ def build_speaker(records: Sequence[schema.Record], config: Config) -> Speaker:
         eos_token=END,
         pad_token=PAD,
         additional_special_tokens=[START],
-        chat_template=CHATML,
+        chat_template=templates.CHATML if config.model.template == "auto" else templates.find(config.model.template),
         model_max_length=_context(config),
         clean_up_tokenization_spaces=False,
     )
-    return Speaker(tokenizer, frozenset({tokenizer.eos_token_id}))
+    return Speaker(tokenizer, frozenset({tokenizer.eos_token_id}), wording(config))
 
 
 def _context(config: Config) -> int:
@@ -67,7 +65,8 @@ def fingerprint(rows: Sequence[Row], config: Config) -> str:
     """What the base depends on: the rows, in order, and the settings that shape it."""
     texts = [[row.record["description"], row.record["code"]] for row in rows]
     tiny = {name: getattr(config.tiny, name) for name in config.tiny.__struct_fields__}
-    return schema.sha256(schema.canonical([FORMAT, texts, tiny, config.training.seed, _context(config)]))
+    words = [config.model.template, *(getattr(config.data, name) for name in ("system", "markdown", "train_on"))]
+    return schema.sha256(schema.canonical([FORMAT, texts, words, tiny, config.training.seed, _context(config)]))
 
 
 def is_current(folder: Path, key: str) -> bool:

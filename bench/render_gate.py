@@ -1,0 +1,128 @@
+"""What the render gate costs, and whether its quick levels say the same as a full film.
+
+    python bench/render_gate.py [--input FILE] [--scenes 30] [--agree 0]
+
+Each scene of FILE (default: scenes of our own) is rendered by `manim render -s -ql`, a new process each time, and by
+one server of the gate at each level, in the same run. Printed are the CPU seconds of each way, all processes included,
+the ratio to the command line with and without the start of the server, and, for --agree N scenes, those of which a
+level says something else than a full film does. --input takes any record file whose rows name their scene.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from stages.filter_quality.render.pool import Pool  # noqa: E402
+from stages.filter_quality.render.wish import Wish  # noqa: E402
+
+LEVELS = ("import", "check", "sampled", "last", "full")
+OWN = """from manim import *
+
+class Scene{0}(Scene):
+    def construct(self):
+        shapes = VGroup(*[{1}(color=BLUE) for _ in range({2})]).arrange_in_grid(buff=0.2).scale(0.4)
+        title = Text("Number {0}").to_edge(UP)
+        self.play(Write(title))
+        self.play(LaggedStartMap(Create, shapes))
+        self.play(shapes.animate.rotate(PI / 4).set_color(RED), FadeOut(title))
+        self.wait()
+"""
+
+
+def scenes(path: str | None, count: int) -> list[dict[str, str]]:
+    """Programs spread over the file, each with the name of its scene."""
+    if path is None:
+        shapes = ("Circle", "Square", "Triangle", "Star", "Dot")
+        codes = [(OWN.format(number, shapes[number % 5], 3 + number % 13), f"Scene{number}") for number in range(count)]
+        return [{"code": code, "scene": scene} for code, scene in codes]
+    rows = [json.loads(line) for line in Path(path).read_text("utf-8").splitlines()]
+    rows = [row for row in rows if row["metadata"].get("scene")]
+    chosen = rows[:: max(1, len(rows) // count)][:count]
+    return [{"code": row["code"], "scene": row["metadata"]["scene"]} for row in chosen]
+
+
+def cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def by_command(programs: list[dict[str, str]]) -> tuple[float, list[bool]]:
+    """The plain command line, one process for each scene."""
+    start, passed = cpu_s(), []
+    # The same environment for both sides: threads that spin would make the peer look worse than it is.
+    env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    for program in programs:
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "scene.py").write_text(program["code"], "utf-8")
+            command = [
+                sys.executable,
+                "-m",
+                "manim",
+                "render",
+                "-s",
+                "-ql",
+                "--progress_bar",
+                "none",
+                "scene.py",
+                program["scene"],
+            ]
+            done = subprocess.run(command, cwd=folder, env=env, capture_output=True)
+            passed.append(done.returncode == 0)
+    return cpu_s() - start, passed
+
+
+def by_gate(programs: list[dict[str, str]], level: str) -> tuple[float, list[str]]:
+    """One server from its start to its end, and the class of every verdict."""
+    start, classes = cpu_s(), []
+    with Pool(Wish(level, timeout=60, memory=4096, fix=False, frames=None, cache=None, unsafe=False), 1) as pool:
+        for program in programs:
+            row = {"description": "", "code": program["code"], "source": "", "metadata": {"scene": program["scene"]}}
+            said = pool.judge(row)
+            classes.append("ok" if said["ok"] else said["error"]["class"])
+    return cpu_s() - start, classes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--input", help="record file with scenes")
+    parser.add_argument("--scenes", type=int, default=30, help="how many to measure")
+    parser.add_argument("--agree", type=int, default=0, help="how many to compare with full films")
+    options = parser.parse_args()
+    programs = scenes(options.input, options.scenes)
+    first, passed = by_command(programs)
+    empty, _ = by_gate([], "check")
+    print(f"{len(programs)} scenes, {sum(passed)} pass `manim -s -ql`; starting one server costs {empty:.1f} CPU-s")
+    print(f"{'way':<14}{'CPU-s':>8}{'per scene':>11}{'ratio':>8}{'without start':>15}{'pass':>6}")
+    print(f"{'manim -s -ql':<14}{first:>8.1f}{first / len(programs):>11.3f}{1:>8.1f}{'':>15}{sum(passed):>6}")
+    for level in LEVELS:
+        cost, classes = by_gate(programs, level)
+        ratios = f"{first / cost:>8.1f}{first / max(cost - empty, 0.01):>15.1f}"
+        print(f"{level:<14}{cost:>8.1f}{cost / len(programs):>11.3f}{ratios}{classes.count('ok'):>6}")
+    if options.agree:
+        compare(scenes(options.input, options.agree))
+
+
+def compare(programs: list[dict[str, str]]) -> None:
+    _, full = by_gate(programs, "full")
+    for level in ("check", "sampled", "last"):
+        _, classes = by_gate(programs, level)
+        other = [
+            f"{program['scene']} ({got}, full: {want})"
+            for program, got, want in zip(programs, classes, full, strict=True)
+            if (got == "ok") != (want == "ok")
+        ]
+        print(f"{level}: {len(other)} of {len(programs)} verdicts differ from a full film {other or ''}")
+
+
+if __name__ == "__main__":
+    main()
