@@ -172,8 +172,11 @@ format: $(READY) ## put the code into its one format
 docs: $(READY) ## write docs/commands.md from --help
 	$(PY) docs/_generate.py
 
+# datasketch and pandas are no packages of ours; a Python that has them is named here: make bench PEER_PYTHON=...
+PEER_PYTHON ?= $(PY)
 bench: $(READY) ## measure, beside peers (see bench/README.md)
 	$(PY) bench/copy_records.py
+	$(PY) bench/dedupe.py --peer-python $(PEER_PYTHON)
 
 lock: ## write requirements.lock from the environment as it is
 	$(PY) -m pip freeze --exclude pip | sed -e 's/+cpu$$//' > requirements.lock
