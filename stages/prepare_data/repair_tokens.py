@@ -52,7 +52,7 @@ def lex(text: str, start: int = 0) -> Iterator[Token]:
 
 
 def strings(text: str) -> Iterator[Token]:
-    """The strings alone, which `lex` gives, too, in seven times the time."""
+    """The strings alone, as `lex` gives them, for much less work."""
     for match in _STRING.finditer(text):
         if match.lastgroup:
             yield Token("string", match[0], match.start(), match.end())
