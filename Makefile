@@ -189,13 +189,13 @@ format: $(READY) ## put the code into its one format
 docs: $(READY) ## write docs/commands.md from --help
 	$(PY) docs/_generate.py
 
+# datasketch and pandas are no packages of ours; a Python that has them is named here: make bench PEER_PYTHON=...
+PEER_PYTHON ?= $(PY)
 bench: $(READY) ## measure, beside peers (see bench/README.md)
 	$(PY) bench/copy_records.py
-<<<<<<< HEAD
+	$(PY) bench/dedupe.py --peer-python $(PEER_PYTHON)
 	$(PY) bench/llm_calls.py
-=======
 	$(if $(RENDERING),$(PY) bench/render_gate.py,@echo "make bench: without Manim (make render-setup) the render gate is left out")
->>>>>>> main
 
 lock: ## write requirements.lock from the environment as it is
 	$(PY) -m pip freeze --exclude pip | sed -e 's/+cpu$$//' | grep -vxFf requirements-render.lock > requirements.lock

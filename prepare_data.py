@@ -40,7 +40,7 @@ from stages.prepare_data import augment, augment_file, closing, identity, judge,
 from stages.prepare_data.catalogue import Source, ask, bind, choose, every_argument, nearest, read_catalogue
 from stages.prepare_data.deciding import decide, read_other
 from stages.prepare_data.identity import Decision, Policy
-from stages.prepare_data.outputs import Reading, Result, write_set
+from stages.prepare_data.outputs import Reading, Result, log_reject, write_set
 from stages.prepare_data.spool import Spool, SpoolWriter
 from stages.prepare_data.workers import run_each
 
@@ -173,8 +173,8 @@ def load(job: Job, failed: dict[str, int]) -> Reading:
     """Look at what a process wrote down."""
     spool, rejected, first = Spool(job.spool), Counter[str](), None
     for row in spool.rejects():
+        log_reject(row)
         error = row["metadata"]["error"]
-        schema.log(f"    rejected: {error['code']}: {error['message']}", level=1)
         rejected[error["code"]] += 1
         first = first or error["message"]
     return Reading(job.plan.source, spool, failed, rejected, first)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
 from typing import Any
 
 from schema._convert import drop_placeholder
@@ -55,27 +54,6 @@ def description_fingerprint(description: str) -> str:
     return sha256(re.sub(r"\s+", " ", description).strip().casefold().encode())
 
 
-def clusters(records: Iterable[Record]) -> list[str]:
-    """One key for each record; records with the same code or the same description have the same key."""
-    parent: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
-    owns = []
-    for record in records:
-        code = "code " + code_fingerprint(record["code"])
-        owns.append(code)
-        if record["description"].strip():
-            # The smaller name stays root, so the key does not depend on the order of the records.
-            low, high = sorted((root(code), root("text " + description_fingerprint(record["description"]))))
-            parent[high] = low
-    return [root(code) for code in owns]
-
-
 def share(key: str, seed: int) -> float:
-    """A number in [0, 1) that depends on the key and the seed alone: the side of a split that a cluster falls on."""
+    """A number in [0, 1) that depends on the key and the seed alone: the side of a split that a record falls on."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8], "big") / 2**64

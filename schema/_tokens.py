@@ -78,10 +78,12 @@ def normal_tokens(code: str) -> list[str]:
             if depth == 0:
                 width = len(token.expandtabs()) - 1
         elif form:
-            if width >= 0 and found:  # the first token of a line
-                found += _line_begin(width, indents)
-            width = -1
-            depth += _BRACKETS.get(form, 0)
+            if width >= 0:  # the first token of a line
+                if found:
+                    found += _line_begin(width, indents)
+                width = -1
+            if form in _BRACKETS:
+                depth += _BRACKETS[form]
             found.append(form)
     return found
 

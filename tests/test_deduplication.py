@@ -153,7 +153,8 @@ def test_code_under_many_descriptions_is_flagged_or_dropped(tmp_path):
     prepare(tmp_path, {"a": (1, rows)})
     flags = {line["description"]: line["metadata"].get("descriptions_of_this_code") for line in rows_of(tmp_path, *ALL)}
     assert flags == {**{f"Description {number}.": 6 for number in range(6)}, "Alone.": None}
-    done = prepare(tmp_path, {"a": (1, rows)}, "--many-descriptions", "drop", "--max-descriptions", "5")
+    done = prepare(tmp_path, {"a": (1, rows)}, "--many-descriptions", "drop", "--max-descriptions", "5", "-v")
+    assert done.err.count("rejected: many_descriptions: 6 descriptions stand over this one code") == 6
     assert "7 in, 1 kept (0 train, 1 test), 6 rejected, 0 merged" in done.err or "1 kept (1 train, 0 test)" in done.err
     assert Counter(line["metadata"]["error"]["code"] for line in rows_of(tmp_path, ALL[3])) == {"many_descriptions": 6}
     prepare(tmp_path, {"a": (1, rows)}, "--many-descriptions", "drop", "--max-descriptions", "6")

@@ -293,17 +293,6 @@ def test_a_fingerprint_is_the_same_on_every_version_of_python():
     assert schema.code_fingerprint(code).startswith("7edcc84492c10922")
 
 
-def test_records_that_share_code_or_description_share_a_cluster_in_any_order():
-    rows = [record(0), record(1, description=record(0)["description"]), record(2, code=record(1)["code"]), record(3)]
-    keys = schema.clusters(rows)
-    assert keys[0] == keys[1] == keys[2] != keys[3]
-    assert schema.clusters(rows[::-1]) == keys[::-1]
-    assert (
-        schema.clusters([record(0, description=""), record(1, description="")])[0]
-        != schema.clusters([record(1, description="")])[0]
-    )
-
-
 def test_a_rejects_file_is_an_input_again(tmp_path):
     write_rows(tmp_path / "in.jsonl", [record(), *[line for line, _ in HOSTILE]])
     run_script("schema", "convert", "--input", "in.jsonl", "--output", "out.jsonl", cwd=tmp_path, check=0)

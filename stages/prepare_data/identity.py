@@ -71,7 +71,7 @@ OPTIONS = [
     ),
     click.option(
         "--max-descriptions",
-        default=4,
+        default=3,
         type=click.IntRange(1),
         metavar="N",
         help="Code under more different descriptions than this is suspicious: they can not all be true.",

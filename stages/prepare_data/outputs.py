@@ -156,11 +156,19 @@ def write_records(result: Result, staging: Path, plan: Plan | None, seed: int) -
         for row in placed(result):
             tally.count(row)
             keep[row.file](row.record)
+            if row.file == "rejects.jsonl":
+                log_reject(row.record)
             if plan and row.file == "train.json":
                 for variant in fresh(row.record, taken, plan, seed):
                     tally.statistics.augmented(variant)
                     keep["train.json"](variant)
     return tally
+
+
+def log_reject(row: Record) -> None:
+    """Say under -v why a row is rejected."""
+    error = row["metadata"]["error"]
+    schema.log(f"    rejected: {error['code']}: {error['message']}", level=1)
 
 
 def kept_descriptions(result: Result) -> set[int]:

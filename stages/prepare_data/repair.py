@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import click
 
+import schema
 from schema import Record
 from stages.prepare_data import repair_text, repair_tree
 from stages.prepare_data.repair_manimgl import manimgl
@@ -108,23 +109,21 @@ def mend(code: str, steps: Iterable[Step]) -> tuple[str, list[str]]:
         if after != new and not _harms(new, after, step.keeps):
             new = after
             names.append(step.name)
-    return (new, names) if parse(new) is not None and new.strip() else (code, [])
+    return (new, names) if schema.parses(new) and new.strip() else (code, [])
 
 
 def _harms(before: str, after: str, keeps: str) -> bool:
-    old = parse(before)
-    if old is None:
+    if not schema.parses(before):
         return False
-    new = parse(after)
-    if new is None:
+    if not schema.parses(after):
         return True
-    return bool(keeps) and _dump(old, keeps) != _dump(new, keeps)
+    return bool(keeps) and _dump(before, keeps) != _dump(after, keeps)
 
 
-def _dump(tree: ast.Module, keeps: str) -> str:
-    if keeps == "tree":
-        return ast.dump(tree)
-    return ast.dump(_Blank().visit(copy.deepcopy(tree)))  # parsed trees are shared
+def _dump(text: str, keeps: str) -> str:
+    tree = parse(text)
+    assert tree
+    return ast.dump(tree if keeps == "tree" else _Blank().visit(copy.deepcopy(tree)))  # parsed trees are shared
 
 
 class _Blank(ast.NodeTransformer):

@@ -63,15 +63,14 @@ _FOREIGN_ATTRIBUTES = {
     "set_backstroke",
 }
 # Most programs hold none of these, and need not be looked through.
-_SIGNS = re.compile(
-    "|".join(sorted({*PACKAGES, *_RENAMED, *_SHIFTED, "TextMobject", r"[xyz]_m(?:in|ax)", "get_graph"}))
-)
+_SIGNS = [*PACKAGES, *_RENAMED, *_SHIFTED, "TextMobject", "get_graph"]
+_SIGNS += [f"{axis}_{end}" for axis in "xyz" for end in ("min", "max")]
 Span = Callable[[ast.AST], tuple[int, int]]
 
 
 def manimgl(text: str) -> str:
     """The program for Manim, or the text as it is."""
-    tree = parse(text) if _SIGNS.search(text) else None
+    tree = parse(text) if any(map(text.__contains__, _SIGNS)) else None
     if tree is None:
         return text
     foreign = imports_manimgl(tree)

@@ -13,6 +13,7 @@ import keyword
 import re
 from collections.abc import Iterator
 
+from schema import parses
 from stages.prepare_data.repair_blocks import Part, indent
 from stages.prepare_data.repair_tokens import Token, lex, parse
 
@@ -64,7 +65,7 @@ def one_line_guess(text: str) -> str:
 @functools.lru_cache(maxsize=1)
 def relayout(text: str) -> tuple[str, int]:
     """The program in lines, and how much of it was guessed; the text itself where it makes no program."""
-    if not (_SWALLOWED.fullmatch(text.strip()) if parse(text) is not None else _is_flat(text)):
+    if not (_SWALLOWED.fullmatch(text.strip()) if parses(text) else _is_flat(text)):
         return text, 0
     parts = list(_parts(text.strip()))
     if any(part.kind == "#" and _CODE.search(part.text) for part in parts):

@@ -10,7 +10,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from stages.prepare_data.repair_tokens import Edit, Token, apply, lex, parse, places
+from stages.prepare_data.repair_tokens import Edit, Token, apply, parse, places, strings
 
 _CALLS = {
     "Tex",
@@ -42,16 +42,16 @@ _KNOWN = set("abfnrtvxuUN01234567\\'\"\n")
 
 def tex(text: str) -> str:
     """Raw strings, or two backslashes, where the program means a backslash."""
-    if "\\" not in text:
+    perhaps = [token for token in strings(text) if _mended(token, is_tex=True) != token.text] if "\\" in text else []
+    if not perhaps:
         return text
     tree = parse(text)
     in_tex = list(_spans_of_tex(text, tree)) if tree else []
     edits: list[Edit] = []
-    for token in lex(text):
-        if token.kind == "string" and "\\" in token.text:
-            start = len(text[: token.start].encode("utf-8", "surrogatepass"))
-            new = _mended(token, any(first <= start < last for first, last in in_tex))
-            edits.append((start, start + len(token.text.encode("utf-8", "surrogatepass")), new))
+    for token in perhaps:
+        start = len(text[: token.start].encode("utf-8", "surrogatepass"))
+        new = _mended(token, any(first <= start < last for first, last in in_tex))
+        edits.append((start, start + len(token.text.encode("utf-8", "surrogatepass")), new))
     new = apply(text, edits)
     # "\xi" is no string at all for Python; where only such a thing was in the way, the calls can be seen now.
     return tex(new) if tree is None and parse(new) is not None else new
@@ -69,6 +69,8 @@ def _spans_of_tex(text: str, tree: ast.Module) -> Iterator[tuple[int, int]]:
 
 
 def _mended(token: Token, is_tex: bool) -> str:
+    if "\\" not in token.text:
+        return token.text
     opening = re.match(r"([A-Za-z]*)('''|\"\"\"|'|\")", token.text)
     assert opening
     prefix, quote = opening[1], opening[2]

@@ -9,7 +9,8 @@ import ast
 import json
 import re
 
-from stages.prepare_data.repair_tokens import inside_strings, lex, parse
+from schema import parses
+from stages.prepare_data.repair_tokens import inside_strings, lex, parse, strings
 
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+.-]*)[^`\n]*$")
 _MARK = r"<\|[a-z_]{2,30}\|>|</?s>|\[/?INST\]|<(?:begin|end)_of_[a-z_]{2,20}>"
@@ -25,8 +26,8 @@ _SAID = re.compile(r"\A[^\n]{0,40}\bpython\s*:?[ \t]*\n", re.IGNORECASE)
 def line_ends(text: str) -> str:
     """One kind of line end, no byte order mark, spaces for tabs and for the blanks that Python does not know."""
     new = text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "")
-    if parse(new) is None:
-        for odd in "\u00a0\u200b\ufeff\u2003\u2002":
+    if not parses(new):
+        for odd in filter(new.__contains__, "\u00a0\u200b\ufeff\u2003\u2002"):
             new = _outside_strings(new, re.compile(odd), "" if odd in "\u200b\ufeff" else " ")
     if "\t" not in new:
         return new
@@ -47,12 +48,12 @@ def _expand(text: str, width: int) -> str:
 
 def fences(text: str) -> str:
     """The program inside a Markdown fence; of several the longest that parses, else all that do together."""
-    if parse(text) is not None or not ("```" in text or "~~~" in text):
+    if parses(text) or not ("```" in text or "~~~" in text):
         return text
     blocks = [block for block in _blocks(text.split("\n")) if block.strip()]
-    good = [block for block in blocks if parse(block) is not None]
+    good = [block for block in blocks if parses(block)]
     scenes = [block for block in good if re.search(r"^\s*class \w+\(", block, re.MULTILINE)]
-    if len(scenes) > 1 and parse("\n".join(scenes)) is not None:
+    if len(scenes) > 1 and parses("\n".join(scenes)):
         return "\n".join(scenes)
     inline = re.fullmatch(r"\s*```(?:python|py)?\s+(.*?)\s*```\s*", text, re.DOTALL)
     if not blocks and inline:
@@ -104,21 +105,21 @@ def _dedented(block: str) -> str:
 
 def artefacts(text: str) -> str:
     """No marks that a model puts around its answer, and no three dots where it stopped."""
-    if parse(text) is not None:
+    if parses(text):
         return text
     new = _TRAILING_MARKS.sub("\n", _LEADING_MARKS.sub("", text))
     if re.search(r"<\|[a-z_]+\|>", new):
         marks = re.compile(r"<\|[a-z_]{2,30}\|>")
         first = next((token.start for token in lex(new) if marks.match(new, token.start) and token.text == "<"), None)
-        if first is not None and parse(new[:first]) is not None:
+        if first is not None and parses(new[:first]):
             new = new[:first]  # what a model says after its end
     lines = [line for line in new.split("\n") if not _LINE_OF_MARK.match(line)]
-    return _SAID.sub("", "\n".join(lines)) if parse("\n".join(lines)) is None else "\n".join(lines)
+    return _SAID.sub("", "\n".join(lines)) if not parses("\n".join(lines)) else "\n".join(lines)
 
 
 def magics(text: str) -> str:
     """No lines for the notebook: `%%manim -v WARNING -ql Name`, `!pip install manim`."""
-    if parse(text) is not None:
+    if parses(text):
         return text
     inside = inside_strings(text)
     lines = enumerate(text.split("\n"))
@@ -127,12 +128,12 @@ def magics(text: str) -> str:
 
 def literal_newlines(text: str) -> str:
     """Line ends where two characters, a backslash and an n, stand for them; not in strings, where they belong."""
-    if parse(text) is not None or "\\n" not in text:
+    if parses(text) or "\\n" not in text:
         return text
     new = _written_out(text)
-    if parse(new) is None and '\\"' in text:
+    if not parses(new) and '\\"' in text:
         whole = _unescaped(text)
-        return whole if whole is not None and parse(whole) is not None else new
+        return whole if whole is not None and parses(whole) else new
     return new
 
 
@@ -164,8 +165,7 @@ def _unescaped(text: str) -> str | None:
 
 def _outside_strings(text: str, pattern: re.Pattern[str], new: str) -> str:
     pieces, end = [], 0
-    for token in lex(text):
-        if token.kind == "string":
-            pieces += [pattern.sub(new, text[end : token.start]), token.text]
-            end = token.end
+    for token in strings(text):
+        pieces += [pattern.sub(new, text[end : token.start]), token.text]
+        end = token.end
     return "".join([*pieces, pattern.sub(new, text[end:])])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import itertools
 import re
 from collections.abc import Callable, Iterator
 
@@ -45,9 +46,18 @@ _SCENE_CALLS = {
 _FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 
 
+# Only imports, Manim's among them, and comments stand before the first class.
+_USUAL = re.compile(
+    rf"""(?:[ \t]*(?:\#.*)?\n|(?:from|import)[ ][\w., *]+\n)*?
+    (?:from|import)[ ](?:{"|".join(_PACKAGES)})\b[\w., *]*\n
+    (?:[ \t]*(?:\#.*)?\n|(?:from|import)[ ][\w., *]+\n)*class[ ]""",
+    re.VERBOSE,
+)
+
+
 def imports(text: str) -> str:
     """`from manim import *` where Manim's names are used and nobody imports it."""
-    tree = parse(text)
+    tree = None if _USUAL.match(text) else parse(text)
     if tree is None or _imports_manim(tree) or not free_names(tree) & _MANIM:
         return text
     lines = text.split("\n")
@@ -62,7 +72,7 @@ _DEFINES = re.compile(r"(?:#.*\n)*(?:class |def |@)")
 
 def _imports_manim(tree: ast.Module) -> bool:
     """Is Manim or ManimGL imported, or is this a part of a package, which gets its names from the other parts?"""
-    for node in [*tree.body, *ast.walk(tree)]:  # most import it at the top
+    for node in itertools.chain(tree.body, ast.walk(tree)):  # most import it at the top
         match node:
             case ast.ImportFrom(level=level) if level:
                 return True
@@ -92,7 +102,7 @@ def _first_line(tree: ast.Module) -> int:
 
 def scene(text: str) -> str:
     """A scene around code that is the body of one: it says `self.play` and stands in no class."""
-    tree = parse(text)
+    tree = None if _USUAL.match(text) else parse(text)
     if tree is None or any(isinstance(node, ast.ClassDef) for node in tree.body) or _runs_itself(tree):
         return text
     if node := _bare_construct(tree):
@@ -178,8 +188,8 @@ def _indented(text: str, first: int, depth: int, heads: list[str]) -> str:
 def voiceover(text: str, silence: Callable[[str], str]) -> str:
     """The program without its voice, and without the `pass` that stands where a call was and nothing needs it."""
     new = silence(text)
-    tree = parse(new)
-    if new == text or tree is None:
+    tree = parse(new) if new != text else None
+    if tree is None:
         return text
     lines: list[str | None] = list(new.split("\n"))
     for node in ast.walk(tree):
