@@ -45,7 +45,9 @@ def run_script(script, *arguments, cwd, check=None, env=None, stdin=None, timeou
         *(["-m", "schema"] if script == "schema" else [str(ROOT / script)]),
         *map(str, arguments),
     ]
-    home = {"HOME": str(cwd), "PYTHONPATH": str(ROOT)} if script == "schema" else {"HOME": str(cwd)}
+    # The source manim_package reads an installed Manim; what a test does must not depend on whether there is one.
+    hidden = {"PYTHONPATH": str(ROOT / "tests" / "without_manim")} if script == "prepare_data.py" else {}
+    home = {"HOME": str(cwd), "PYTHONPATH": str(ROOT)} if script == "schema" else {"HOME": str(cwd), **hidden}
     done = subprocess.run(
         command, cwd=cwd, env=CLEAN | home | (env or {}), input=stdin, capture_output=True, timeout=timeout
     )

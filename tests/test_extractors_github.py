@@ -504,7 +504,7 @@ def test_prepare_writes_the_scenes_of_a_repository_and_the_same_bytes_again_offl
         tmp_path / "repo", {f"{name}.py": scene(name, f"Square({len(name)})") for name in ("A", "Bb", "Ccc")}
     )
     (tmp_path / "sources.yaml").write_text(f"mine:\n  type: github\n  url: {(tmp_path / 'repo').as_uri()}\n")
-    command = ["prepare_data.py", "prepare", "--cache-dir", "cache", "--test-ratio", "0"]
+    command = ["prepare_data.py", "prepare", "--cache-dir", "cache", "--test-ratio", "0", "--near-threshold", "1"]
     run_script(*command, "--output-dir", "one", cwd=tmp_path, check=0, env={"PYTHONHASHSEED": "1"})
     (tmp_path / "repo").rename(tmp_path / "gone")
     run_script(*command, "--output-dir", "two", "--offline", cwd=tmp_path, check=0, env={"PYTHONHASHSEED": "2"})

@@ -12,6 +12,7 @@ from conftest import read_rows, record, run_script, write_rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import schema
 from extractors._voiceover import rewrite_voiceover
 from stages.prepare_data import repair
 from stages.prepare_data.repair_one_line import relayout
@@ -634,7 +635,8 @@ def test_repairs_of_form_keep_every_string(code):
     form = [step for step in STEPS if step.keeps == "tree"]
     for text in (code, f"```python\n{code}```", f"{code}<|endoftext|>", code.replace("\n", "\r\n")):
         mended, _ = repair.mend(text, form)
-        if parses(code) and code.strip() and "```" not in code:
+        # What the parser takes and the compiler does not, such as a star import in a class, is no program here.
+        if schema.parses(code) and code.strip() and "```" not in code:
             assert strings(mended) == strings(code)
 
 

@@ -86,7 +86,7 @@ def bare_machine(folder):
     """An environment without the packages, the keys and the programs."""
     (folder / "site").mkdir()
     (folder / "site" / "sitecustomize.py").write_text(f"GONE = {GONE}\n{NOT_INSTALLED}")
-    return {"PYTHONPATH": str(folder / "site"), "PATH": str(folder)}
+    return {"PYTHONPATH": f"{folder / 'site'}:{ROOT / 'tests' / 'without_manim'}", "PATH": str(folder)}
 
 
 def test_one_message_names_everything_that_any_type_lacks(tmp_path):

@@ -18,6 +18,7 @@ _LEADING_MARKS = re.compile(rf"\A(?:\s*(?:{_MARK}))+[ \t]*")
 _TRAILING_MARKS = re.compile(
     rf"(?:\s*(?:{_MARK}|^[ \t]*\.\.\.[ \t]*$|(?<=[\w)\]}}\"'])[ \t]*\.\.\.))+\s*\Z", re.MULTILINE
 )
+_END_MARKS = re.compile(rf"(?:\s*(?:{_MARK}))+\s*\Z")
 _LINE_OF_MARK = re.compile(rf"^[ \t]*(?:{_MARK})[ \t]*$")
 _MAGIC = re.compile(r"^\s*(?:%%?[A-Za-z]|![\w./])")
 _SAID = re.compile(r"\A[^\n]{0,40}\bpython\s*:?[ \t]*\n", re.IGNORECASE)
@@ -107,7 +108,11 @@ def artefacts(text: str) -> str:
     """No marks that a model puts around its answer, and no three dots where it stopped."""
     if parses(text):
         return text
-    new = _TRAILING_MARKS.sub("\n", _LEADING_MARKS.sub("", text))
+    bare = _LEADING_MARKS.sub("", text)
+    whole = _END_MARKS.sub("\n", bare)
+    if parses(whole) and whole.strip():
+        return whole  # three dots that Python understands are the program's own
+    new = _TRAILING_MARKS.sub("\n", bare)
     if re.search(r"<\|[a-z_]+\|>", new):
         marks = re.compile(r"<\|[a-z_]{2,30}\|>")
         first = next((token.start for token in lex(new) if marks.match(new, token.start) and token.text == "<"), None)
