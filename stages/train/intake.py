@@ -113,7 +113,7 @@ def take(source: Source, config: Config, intake: Intake) -> Taken:
     if not records:
         raise schema.Failure(no_rows(source.data, intake))
     if config.data.eval_split:
-        return _divided(records, config)
+        return _divided(records, config, intake)
     trained = {record["metadata"]["id"] for record in records}
     held_out = []
     for record in rows.usable(source.eval_data, intake, whole_text=whole_text) if source.eval_data else ():
@@ -124,17 +124,17 @@ def take(source: Source, config: Config, intake: Intake) -> Taken:
     return Taken(records, held_out)
 
 
-def _divided(records: list[schema.Record], config: Config) -> Taken:
-    """By a hash of what belongs together, so that the same program is never on both sides."""
-    keys = [
-        str(record["metadata"].get("group") or key)
-        for record, key in zip(records, schema.clusters(records), strict=True)
-    ]
-    aside = [schema.share(key, config.training.seed) < (config.data.eval_split or 0) for key in keys]
-    sides = Taken(
-        [record for record, out in zip(records, aside, strict=True) if not out],
-        [record for record, out in zip(records, aside, strict=True) if out],
-    )
+def _divided(records: list[schema.Record], config: Config, intake: Intake) -> Taken:
+    """By a hash of what belongs together, so that the same program, or a near copy, is never on both sides."""
+    marks = schema.marks(records)
+    share, seed = config.data.eval_split or 0, config.training.seed
+    sides = Taken([], [])
+    places = schema.sides(marks, lambda number: int(schema.share(marks.key(number), seed) < share))
+    for record, place in zip(records, places, strict=True):
+        if isinstance(place, int):
+            sides[place].append(record)
+        else:
+            intake(record, "says the same as a trained row and as one that is held out", code="bridges_sides")
     if not (sides.train and sides.held_out):
         raise schema.Failure(f"--eval-split {config.data.eval_split}: one side of {len(records):,} rows is empty")
     schema.log(f"train: {len(sides.held_out):,} of {len(records):,} rows are held out")
