@@ -485,7 +485,20 @@ def test_a_training_stops_when_it_gets_no_better_and_keeps_the_best(run, trained
 
     done = run(
         *("--data", data / "train.jsonl", "--model", trained.output / "base", "--output", "a", "--eval-split", 0.25),
-        *("--lr", 0.5, "--warmup", 0, "--scheduler", "constant_with_warmup", "--eval-steps", 1, "--patience", 1),
+        *(
+            "--lr",
+            1,
+            "--lora-alpha",
+            2048,
+            "--warmup",
+            0,
+            "--scheduler",
+            "constant_with_warmup",
+            "--eval-steps",
+            1,
+            "--patience",
+            1,
+        ),
         *("--accumulation", 2, "--max-steps", 9, "--keep-checkpoints", 9),
         cwd=tmp_path,
     )
