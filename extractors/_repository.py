@@ -73,19 +73,23 @@ def open_repositories(
         yield _fetched(fetch, address, origin, revision)
 
 
-def is_at_hand(
-    fetch: Fetch, repo: str | list[str] | None, url: str | None, path: str | None, revision: str | None
+# The hooks of every type that reads repositories.
+def needs(
+    *, fetch: Fetch, repo: str | list[str] | None, url: str | None, path: str | None, revision: str | None
+) -> Needs:
+    """The program git, unless the repositories are here already."""
+    at_hand = is_cached(fetch=fetch, repo=repo, url=url, path=path, revision=revision)
+    return Needs() if at_hand or path is not None else Needs(tools=("git",))
+
+
+def is_cached(
+    *, fetch: Fetch, repo: str | list[str] | None, url: str | None, path: str | None, revision: str | None
 ) -> bool:
     """Whether `open_repositories` needs no network; a mistake in the options is said here already."""
     addresses = _addresses(repo, url, path, revision)
     if path is not None:
         return Path(path).expanduser().exists()
     return all(fetch.cached(_archive_name(address, revision)) for address, _ in addresses)
-
-
-def what_is_needed(at_hand: bool, path: str | None) -> Needs:
-    """The program git, for what is to be fetched."""
-    return Needs() if at_hand or path is not None else Needs(tools=("git",))
 
 
 def _addresses(

@@ -23,10 +23,11 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from extractors._fetch import Fetch
-from extractors._needs import Needs
-from extractors._repository import chosen, is_at_hand, left_out, open_repositories, what_is_needed
+from extractors._repository import chosen, is_cached, left_out, needs, open_repositories
 from extractors._rows import BadRow
 from extractors._scenes import Wishes, rows_of
+
+__all__ = ["extract", "is_cached", "needs"]
 
 
 def extract(
@@ -54,17 +55,3 @@ def extract(
         yield from left_out(repository, patterns, exclude or [])
         wanted = [name for name in chosen(repository.files, patterns, exclude or []) if name.endswith(".py")]
         yield from rows_of(repository, wanted, wishes)
-
-
-def needs(
-    *, fetch: Fetch, repo: str | list[str] | None, url: str | None, path: str | None, revision: str | None
-) -> Needs:
-    """The program git, unless the repositories are here already."""
-    return what_is_needed(is_at_hand(fetch, repo, url, path, revision), path)
-
-
-def is_cached(
-    *, fetch: Fetch, repo: str | list[str] | None, url: str | None, path: str | None, revision: str | None
-) -> bool:
-    """Whether every repository is in the cache, or the copy of it is there."""
-    return is_at_hand(fetch, repo, url, path, revision)

@@ -23,10 +23,11 @@ from typing import Any, Literal, NamedTuple
 from extractors._fetch import Fetch
 from extractors._inline import Unfit, changes
 from extractors._modules import Modules, decode, parse, read_module, scenes
-from extractors._needs import Needs
-from extractors._repository import Repository, chosen, is_at_hand, left_out, open_repositories, what_is_needed
+from extractors._repository import Repository, chosen, is_cached, left_out, needs, open_repositories
 from extractors._rows import BadRow
 from extractors._scenes import Wishes, prepare, refuse_manimgl, refuse_unfit, scene_program
+
+__all__ = ["extract", "is_cached", "needs"]
 
 _MAGIC = re.compile(r"^\s*[%!?]")
 Row = dict[str, Any] | BadRow
@@ -67,20 +68,6 @@ def extract(
         for name in chosen(repository.files, include or ["*.ipynb"], exclude or []):
             if name.endswith(".ipynb"):
                 yield from _rows_of(repository, modules, name, wishes, describe)
-
-
-def needs(
-    *, fetch: Fetch, repo: str | list[str] | None, url: str | None, path: str | None, revision: str | None
-) -> Needs:
-    """The program git, unless the repositories are here already."""
-    return what_is_needed(is_at_hand(fetch, repo, url, path, revision), path)
-
-
-def is_cached(
-    *, fetch: Fetch, repo: str | list[str] | None, url: str | None, path: str | None, revision: str | None
-) -> bool:
-    """Whether every repository is in the cache, or the copy of it is there."""
-    return is_at_hand(fetch, repo, url, path, revision)
 
 
 def _rows_of(repository: Repository, beside: Modules, name: str, wishes: Wishes, describe: bool) -> Iterator[Row]:
