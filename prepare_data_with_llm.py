@@ -67,13 +67,11 @@ def describe_offline(contract: Contract, everything: bool, dry_run: bool) -> Non
     """Rows are independent of each other here, so that --workers share them."""
     from stages.prepare_data_with_llm.describe import NAME as STAGE
     from stages.prepare_data_with_llm.offline import NAME
-    from stages.prepare_data_with_llm.online import rehearsal
     from stages.prepare_data_with_llm.rows import describe_offline, is_wanted
 
     if dry_run:
-        with rehearsal(contract) as run:
-            wanted = [is_wanted(record, everything) for record in run.records()]
-            click.echo(f"{len(wanted):,} rows, {sum(wanted):,} to be described by {NAME}\nnothing was written")
+        wanted = [is_wanted(record, everything) for record in schema.rehearsal(contract).records()]
+        click.echo(f"{len(wanted):,} rows, {sum(wanted):,} to be described by {NAME}\nnothing was written")
         return
     with schema.run(STAGE, contract, params={"llm": NAME, "all": everything}) as run:
         run.map(functools.partial(describe_offline, everything=everything))
@@ -101,21 +99,18 @@ def generate_qa(contract: Contract, service: Service, wording: Wording, num_pair
 
 def question_offline(contract: Contract, num_pairs: int, everything: bool, dry_run: bool) -> None:
     """Pairs whose answers are sentences of the document: headings and definitions, nothing that needs a mind."""
-    from stages.prepare_data_with_llm.online import rehearsal
-    from stages.prepare_data_with_llm.qa import NAME, OFFLINE, make_offline
+    from stages.prepare_data_with_llm.qa import NAME, OFFLINE, question_rows
 
-    params = {"llm": OFFLINE, "num_pairs": num_pairs, "all": everything}
-    with rehearsal(contract) if dry_run else schema.run(NAME, contract, params=params) as run:
-        for record in run.records():
-            made = make_offline(record, num_pairs, everything)
-            if isinstance(made, schema.Fault):
-                run.reject(record, made)
-            else:
-                run.make(record, made)
-        if dry_run:
-            counts = run.totals()
-            told = f"{counts['in']:,} rows, {counts.get('made', 0):,} pairs out of {counts['kept']:,} by {OFFLINE}"
-            click.echo(f"{told}\nnothing was written")
+    work = functools.partial(question_rows, most=num_pairs, everything=everything)
+    if dry_run:
+        run = schema.rehearsal(contract)
+        work(run)
+        counts = run.totals()
+        told = f"{counts['in']:,} rows, {counts.get('made', 0):,} pairs out of {counts['kept']:,} by {OFFLINE}"
+        click.echo(f"{told}\nnothing was written")
+        return
+    with schema.run(NAME, contract, params={"llm": OFFLINE, "num_pairs": num_pairs, "all": everything}) as run:
+        run.each(work)
 
 
 @cli.command("generate-personas")
@@ -172,9 +167,8 @@ def needs_a_model(service: Service, task: str) -> None:
     "--input",
     "source",
     required=True,
-    type=click.Path(exists=True, dir_okay=False),
-    metavar="FILE",
-    help="Rejects file of one of the commands here.",
+    metavar="FILE|DIR",
+    help="Rejects file of one of the commands here, or the folder with those of shards.",
 )
 @click.pass_context
 def retry(context: click.Context, source: str) -> None:

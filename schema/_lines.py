@@ -11,7 +11,7 @@ from typing import IO, NamedTuple
 
 import click
 
-from schema._shards import is_set, shards_of
+from schema._shards import files
 from schema._storage import at_hand
 
 # Longer than any real program or document chunk; one line of 50 MB read whole would cost 250 MB of memory.
@@ -39,7 +39,7 @@ def rows(path: str) -> Iterator[Row]:
     if path == "-":
         yield from _rows_of(_decompressed(sys.stdin.buffer, path))
         return
-    for shard in shards_of(path) if is_set(path) else [path]:
+    for shard in files(path):
         with at_hand(shard) as place, open(place, "rb") as file:
             yield from _rows_of(_decompressed(file, shard))
 

@@ -82,6 +82,25 @@ def commit(
     close_set(contract.output, manifest)
 
 
+def find_ledgers(path: str) -> list[str]:
+    """The ledgers in a folder and below it, and the manifests of shards, which answer for the ledgers of theirs."""
+    if not _storage.is_folder(path):
+        return [path]
+    found = [place for place in _storage.walk(path) if _is_ledger(place)]
+    folders = {_storage.address(Path(place).parent) for place in found if Path(place).name == MANIFEST}
+    return [place for place in found if Path(place).name == MANIFEST or not _is_in(place, folders)]
+
+
+def _is_ledger(place: str) -> bool:
+    name = Path(place).name
+    return name in ("ledger.json", MANIFEST) or name.endswith(".ledger.json")
+
+
+def _is_in(place: str, folders: set[str]) -> bool:
+    own = Path(place).parent.parent if Path(place).name == "ledger.json" else Path(place).parent
+    return _storage.address(own) in folders
+
+
 def audit_manifest(path: str) -> list[str]:
     """Everything in which a manifest differs from its shards and their ledgers; empty when it all adds up."""
     folder = _storage.address(Path(path).parent)

@@ -181,11 +181,21 @@ def run_set(
 
 
 def _of_shard(contract: Contract, shard: str, limit: int | None, in_folder: bool) -> Contract:
+    """The contract of one shard; its places hold in any process, whatever folder that one is in."""
     name = shard.rsplit("/", 1)[-1]
     output = _storage.join(contract.output, stem(name) if in_folder else name)
     rejects = _storage.join(output, "rejects.jsonl") if in_folder else _storage.join(contract.rejects, name)
-    alone = replace(contract, input=shard, output=output, rejects=rejects, limit=limit, max_reject_rate=None)
-    return replace(alone, workers=1, engine="local", address=None)
+    return replace(
+        contract,
+        input=_storage.absolute(shard),
+        output=_storage.absolute(output),
+        rejects=_storage.absolute(rejects),
+        limit=limit,
+        max_reject_rate=None,
+        workers=1,
+        engine="local",
+        address=None,
+    )
 
 
 def _limited(shards: list[str], contract: Contract, setting: Setting) -> list[tuple[str, int | None]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from fnmatch import fnmatchcase
@@ -46,6 +47,16 @@ def shards_of(path: str) -> list[str]:
         raise click.UsageError(f"{path}: no shards there, which are files NAME.jsonl, also .gz or .zst")
     _refuse_twins(path, names)
     return [_storage.join(folder, name) for name in names]
+
+
+def files(path: str) -> list[str]:
+    """The file, or those of a set."""
+    return shards_of(path) if is_set(path) else [path]
+
+
+def version_of(path: str) -> str:
+    """What changes when any file of a set does."""
+    return hashlib.sha256("".join(map(_storage.version, files(path))).encode()).hexdigest()
 
 
 def set_name(path: str) -> str:

@@ -246,6 +246,13 @@ def run(
     _say_what_happened(current)
 
 
+def rehearsal(contract: Contract) -> Run:
+    """A run that takes the same rows and writes nothing."""
+    nowhere = Sink("-", len)
+    setting = Setting("rehearsal", source_name(contract.input), contract.where, {})
+    return Run(setting, contract, Files({"-": nowhere}, nowhere, None))
+
+
 @contextmanager
 def run_file(setting: Setting, contract: Contract, parts: Sequence[str] = (), depends: str = "") -> Iterator[Run]:
     """The part of a run that is about one file, or about one shard of a set."""

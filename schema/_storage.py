@@ -115,8 +115,21 @@ def names(folder: PathLike) -> list[str]:
     return sorted(entry["name"].rsplit("/", 1)[-1] for entry in found if entry["type"] == "file")
 
 
+def walk(folder: PathLike) -> list[str]:
+    """Every file below a folder."""
+    if not is_remote(folder):
+        return sorted(str(entry) for entry in Path(folder).rglob("*") if entry.is_file())
+    scheme = address(folder).split(":")[0]
+    with told(folder):
+        return [f"{scheme}://{name}" for name in sorted(store_of(folder).find(address(folder).rstrip("/")))]
+
+
 def join(folder: PathLike, name: str) -> str:
     return f"{address(folder).rstrip('/')}/{name}" if is_remote(folder) else str(Path(folder, name))
+
+
+def absolute(path: PathLike) -> str:
+    return address(path) if is_remote(path) else str(Path(path).absolute())
 
 
 def remove(path: PathLike) -> None:
