@@ -26,7 +26,9 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -36,6 +38,9 @@ from stages.prepare_data_with_llm import frames
 from stages.prepare_data_with_llm.prompt import Wording, prompt_options
 from stages.prepare_data_with_llm.service import Service, cache_option
 from stages.prepare_data_with_llm.service import options as service_options
+
+if TYPE_CHECKING:
+    from stages.prepare_data_with_llm.personas import Persona
 
 
 @click.group(context_settings=schema.CONTEXT)
@@ -106,16 +111,26 @@ def question_offline(contract: Contract, num_pairs: int, everything: bool, dry_r
 
     params = {"llm": OFFLINE, "num_pairs": num_pairs, "all": everything}
     with rehearsal(contract) if dry_run else schema.run(NAME, contract, params=params) as run:
-        for record in run.records():
-            made = make_offline(record, num_pairs, everything)
-            if isinstance(made, schema.Fault):
-                run.reject(record, made)
-            else:
-                run.make(record, made)
+        make_rows(run, lambda record: make_offline(record, num_pairs, everything))
         if dry_run:
-            counts = run.totals()
-            told = f"{counts['in']:,} rows, {counts.get('made', 0):,} pairs out of {counts['kept']:,} by {OFFLINE}"
-            click.echo(f"{told}\nnothing was written")
+            say_totals(run, "pairs", OFFLINE)
+
+
+def make_rows(
+    run: schema.Run, make: Callable[[schema.Record], list[schema.Record] | schema.Fault], parts: Sequence[str] = ()
+) -> None:
+    for record in run.records():
+        made = make(record)
+        if isinstance(made, schema.Fault):
+            run.reject(record, made)
+        else:
+            run.make(record, made, parts=parts)
+
+
+def say_totals(run: schema.Run, things: str, author: str) -> None:
+    counts = run.totals()
+    click.echo(f"{counts['in']:,} rows, {counts.get('made', 0):,} {things} out of {counts['kept']:,} by {author}")
+    click.echo("nothing was written")
 
 
 @cli.command("generate-personas")
@@ -134,15 +149,32 @@ def generate_personas(
     contract: Contract, service: Service, wording: Wording, names: tuple[str, ...], everything: bool
 ) -> None:
     """Explain the sections of papers in several voices: one file for each voice."""
-    from stages.prepare_data_with_llm.online import perform
     from stages.prepare_data_with_llm.personas import NAME, Explaining, load
 
-    needs_a_model(service, NAME)
     prompt, personas = load(wording.prompt, names)
+    if service.provider == "offline":
+        quote_offline(contract, personas, everything, service.dry_run)
+        return
+    from stages.prepare_data_with_llm.online import perform
+
     task = Explaining(service, wording.limit(prompt), personas, everything)
     voices = [f"{persona.name}: {persona.version}" for persona in personas]
     params = {"llm": service.author, "prompt": task.prompt.name, "personas": voices, "all": everything}
     perform(NAME, contract, service, task, params, [persona.part for persona in personas])
+
+
+def quote_offline(contract: Contract, personas: tuple[Persona, ...], everything: bool, dry_run: bool) -> None:
+    """Rows of sentences of the section itself: they try out a pipeline, they teach no voice."""
+    from stages.prepare_data_with_llm import personas as voices
+    from stages.prepare_data_with_llm.online import rehearsal
+
+    names = [f"{persona.name}: {persona.version}" for persona in personas]
+    parts = [persona.part for persona in personas]
+    params = {"llm": voices.OFFLINE, "personas": names, "all": everything}
+    with rehearsal(contract) if dry_run else schema.run(voices.NAME, contract, params=params, parts=parts) as run:
+        make_rows(run, lambda record: voices.quote_offline(record, personas, everything), [] if dry_run else parts)
+        if dry_run:
+            say_totals(run, "rows of voices", voices.OFFLINE)
 
 
 @cli.command("judge")
@@ -162,7 +194,7 @@ def judge(contract: Contract, service: Service, wording: Wording, frames: Path |
 
 
 def needs_a_model(service: Service, task: str) -> None:
-    """No rule writes an explanation or a verdict that deserves the name."""
+    """No rule writes a verdict that deserves the name."""
     if service.provider == "offline":
         raise click.UsageError(f"{task} needs a language model; name one with --llm, or a recorded run with --replay")
 
