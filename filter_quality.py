@@ -154,9 +154,9 @@ def main(
     asked = {name: value for name, value in wishes.items() if value not in (None, False, (), "keep")}
     asked |= wish.params() if wish else {}
     params = {"min_quality": least, "mode": mode, **asked} | ({"quality_config": config} if config else {})
-    incomplete = None
+    incomplete, depends = None, schema.sha256(schema.canonical(guard.conflicts)) if guard.conflicts else ""
     try:
-        with schema.run("filter_quality", contract, params=params) as run:
+        with schema.run("filter_quality", contract, params=params, depends=depends) as run:
             check = partial(gate, book=book, guard=guard, least=least)
             if wish:
                 _render(run, wish, check, tag_only)
@@ -173,7 +173,10 @@ def main(
 
 
 def _render(run: schema.Run, wish: Wish, check: Check, tag_only: bool) -> None:
-    """Run the programs that pass the checks; what that took goes to the ledger."""
+    """Run the programs that pass the checks; what that took goes to the ledger, on a cluster to that of each shard."""
+    if run.contract.engine != "local":
+        run.each(partial(_render, wish=wish, check=check, tag_only=tag_only))
+        return
     from stages.filter_quality.render.pool import Pool
     from stages.filter_quality.render.rows import Gate
 

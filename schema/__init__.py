@@ -26,7 +26,9 @@ from schema._ledger import audit, file_facts, write_ledger
 from schema._near import Bridge, Finder, Link, Marks, MarkWriter, links, marks, sides
 from schema._record import SCHEMA_FILE, Fault, Record, canonical, encode, problem, sha256
 from schema._report import Failure, Incomplete, group, log, main, progress, set_verbosity
-from schema._stage import Run, run
+from schema._shards import files, is_set, version_of
+from schema._stage import Run, rehearsal, run
+from schema._storage import at_hand, exists, read_bytes
 from schema._tokens import parses
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "Run",
     "add_lineage",
     "adopt",
+    "at_hand",
     "atomic",
     "audit",
     "canonical",
@@ -55,10 +58,13 @@ __all__ = [
     "content_hash",
     "description_fingerprint",
     "encode",
+    "exists",
     "file_facts",
+    "files",
     "folder",
     "folder_options",
     "group",
+    "is_set",
     "ledger_path",
     "links",
     "lock",
@@ -70,7 +76,9 @@ __all__ = [
     "problem",
     "progress",
     "read",
+    "read_bytes",
     "record_id",
+    "rehearsal",
     "rejects",
     "rejects_path",
     "run",
@@ -79,6 +87,7 @@ __all__ = [
     "share",
     "sides",
     "to_record",
+    "version_of",
     "write",
     "write_ledger",
 ]

@@ -83,7 +83,7 @@ def settle_environment(name: str) -> None:
 
 
 def load_libraries() -> None:
-    """Everything that a training imports, at once: collecting garbage on the way costs a sixth of it, and finds none."""
+    """Everything that a training imports, at once; collecting garbage meanwhile costs a sixth of it and finds none."""
     was_on = gc.isenabled()
     gc.disable()
     import datasets  # noqa: F401
