@@ -2,7 +2,7 @@
 #
 #   make all        set up, then source -> trained, merged, evaluated model
 #   make test       set up, then the tests
-#   make help       everything else
+#   make help       everything else; the pipelines of papers and documents stand in pipelines.mk
 #
 # Variables: SOURCES="a b"  LLM=offline|openai|claude  MODEL=tiny|DIR|NAME  RUN=name  WORKERS=2  RENDER=static|check
 # and, for what has no variable, PREPARE_OPTIONS LLM_OPTIONS FILTER_OPTIONS SPLIT_OPTIONS TRAIN_OPTIONS EVAL_OPTIONS.
@@ -39,7 +39,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 SCRIPTS := prepare_data.py prepare_data_with_llm.py filter_quality.py split_data.py train.py merge_export.py evaluate_model.py
-TYPED := $(SCRIPTS) schema stages extractors docs/_generate.py
+TYPED := $(SCRIPTS) schema stages extractors docs/_generate.py examples/make_papers.py
 
 # A stage that ends with "done, but incomplete" (exit code 3) leaves its file; removing it here makes the next make
 # run the stage again instead of going on with less. Answers that were paid for are in the cache.
@@ -151,6 +151,8 @@ $(OUT)/gguf/ledger.json: $(OUT)/merged/ledger.json $(EVALUATION)/scores.json $(M
 	$(PY) merge_export.py export --model $(OUT)/merged --format gguf $(addprefix --quant ,$(QUANT)) --output $(OUT)/gguf --scores $(EVALUATION)/scores.json
 	$(RAN)
 
+include pipelines.mk
+
 summary:
 	@if [ -e $(MAKE_DIR)/ran ]; then rm $(MAKE_DIR)/ran; echo "make all: done."; \
 	else echo "make all: nothing to do, everything is up to date."; fi
@@ -162,7 +164,7 @@ summary:
 
 # --- looking after it ------------------------------------------------------------------------------------------------
 audit: | $(READY) ## count every ledger again, from the files themselves
-	$(PY) -m schema audit $(wildcard data_formatted data_enhanced data_filtered data_split runs)
+	$(PY) -m schema audit $(wildcard data_formatted data_enhanced data_filtered data_split data_papers data_documents data_manim_docs runs)
 
 # pytest prints one line for each group of tests; two processes, because two cores are what there is.
 JOBS ?= 2
@@ -210,4 +212,4 @@ clean: ## remove what can be made again for free; caches, data_enhanced and runs
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'

@@ -117,7 +117,11 @@ def _fault(quality: Quality, rules: Rules, least: float) -> schema.Fault:
 )
 @click.option("--max-tokens", type=click.IntRange(1), metavar="N",
               help="Reject rows that are longer; a text that is asked about may be cut, an answer never.")  # fmt: skip
-@click.option("--tokenizer", metavar="DIR|NAME", help="Whose tokens: a folder of a model, or its name on the hub.")
+@click.option(
+    "--tokenizer",
+    metavar="DIR|NAME",
+    help="Whose tokens: a folder of a model, its name on the hub, or bytes: never more tokens than bytes.",
+)
 @click.option("--allow-license", "--allow-licence", "licences", multiple=True, metavar="L",
               help="Keep only rows of this licence; can be given several times; unknown is one.")  # fmt: skip
 @click.option("--allow-secrets", is_flag=True, help="Keep rows that hold keys or passwords.")

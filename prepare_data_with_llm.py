@@ -27,6 +27,7 @@ from __future__ import annotations
 import functools
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -34,8 +35,12 @@ import schema
 from schema import Contract
 from stages.prepare_data_with_llm import frames
 from stages.prepare_data_with_llm.prompt import Wording, prompt_options
+from stages.prepare_data_with_llm.rows import Maker, make_each
 from stages.prepare_data_with_llm.service import Service, cache_option
 from stages.prepare_data_with_llm.service import options as service_options
+
+if TYPE_CHECKING:
+    from stages.prepare_data_with_llm.personas import Persona
 
 
 @click.group(context_settings=schema.CONTEXT)
@@ -99,18 +104,24 @@ def generate_qa(contract: Contract, service: Service, wording: Wording, num_pair
 
 def question_offline(contract: Contract, num_pairs: int, everything: bool, dry_run: bool) -> None:
     """Pairs whose answers are sentences of the document: headings and definitions, nothing that needs a mind."""
-    from stages.prepare_data_with_llm.qa import NAME, OFFLINE, question_rows
+    from stages.prepare_data_with_llm.qa import NAME, OFFLINE, make_offline
 
-    work = functools.partial(question_rows, most=num_pairs, everything=everything)
+    params = {"llm": OFFLINE, "num_pairs": num_pairs, "all": everything}
+    make = functools.partial(make_offline, num_pairs=num_pairs, everything=everything)
     if dry_run:
-        run = schema.rehearsal(contract)
-        work(run)
-        counts = run.totals()
-        told = f"{counts['in']:,} rows, {counts.get('made', 0):,} pairs out of {counts['kept']:,} by {OFFLINE}"
-        click.echo(f"{told}\nnothing was written")
+        rehearse(contract, make, "pairs", OFFLINE)
         return
-    with schema.run(NAME, contract, params={"llm": OFFLINE, "num_pairs": num_pairs, "all": everything}) as run:
-        run.each(work)
+    with schema.run(NAME, contract, params=params) as run:
+        run.each(functools.partial(make_each, make=make))
+
+
+def rehearse(contract: Contract, make: Maker, things: str, author: str) -> None:
+    """Say what would be made of the rows, and write nothing."""
+    run = schema.rehearsal(contract)
+    make_each(run, make)
+    counts = run.totals()
+    click.echo(f"{counts['in']:,} rows, {counts.get('made', 0):,} {things} out of {counts['kept']:,} by {author}")
+    click.echo("nothing was written")
 
 
 @cli.command("generate-personas")
@@ -129,15 +140,33 @@ def generate_personas(
     contract: Contract, service: Service, wording: Wording, names: tuple[str, ...], everything: bool
 ) -> None:
     """Explain the sections of papers in several voices: one file for each voice."""
-    from stages.prepare_data_with_llm.online import perform
     from stages.prepare_data_with_llm.personas import NAME, Explaining, load
 
-    needs_a_model(service, NAME)
     prompt, personas = load(wording.prompt, names)
+    if service.provider == "offline":
+        quote_offline(contract, personas, everything, service.dry_run)
+        return
+    from stages.prepare_data_with_llm.online import perform
+
     task = Explaining(service, wording.limit(prompt), personas, everything)
     voices = [f"{persona.name}: {persona.version}" for persona in personas]
     params = {"llm": service.author, "prompt": task.prompt.name, "personas": voices, "all": everything}
     perform(NAME, contract, service, task, params, [persona.part for persona in personas])
+
+
+def quote_offline(contract: Contract, personas: tuple[Persona, ...], everything: bool, dry_run: bool) -> None:
+    """Rows of sentences of the section itself: they try out a pipeline, they teach no voice."""
+    from stages.prepare_data_with_llm import personas as voices
+
+    make = functools.partial(voices.quote_offline, personas=personas, everything=everything)
+    if dry_run:
+        rehearse(contract, make, "rows of voices", voices.OFFLINE)
+        return
+    names = [f"{persona.name}: {persona.version}" for persona in personas]
+    parts = [persona.part for persona in personas]
+    params = {"llm": voices.OFFLINE, "personas": names, "all": everything}
+    with schema.run(voices.NAME, contract, params=params, parts=parts) as run:
+        run.each(functools.partial(make_each, make=make, parts=parts))
 
 
 @cli.command("judge")
@@ -157,7 +186,7 @@ def judge(contract: Contract, service: Service, wording: Wording, frames: Path |
 
 
 def needs_a_model(service: Service, task: str) -> None:
-    """No rule writes an explanation or a verdict that deserves the name."""
+    """No rule writes a verdict that deserves the name."""
     if service.provider == "offline":
         raise click.UsageError(f"{task} needs a language model; name one with --llm, or a recorded run with --replay")
 

@@ -51,7 +51,7 @@ def train_one(
 ) -> None:
     """One adapter, or one model that was trained in full, and what is known of its training."""
     dtype = models.choose_dtype(config.model.dtype)
-    job = adapter.Job(prepared.train, prepared.held_out, models.load_speaker(base, config), base, dtype, config)
+    job = adapter.Job(prepared.train, prepared.held_out, prepared.speaker, base, dtype, config)
     target = output / ("model" if job.is_full else "adapter")
     # A folder is named as it is seen from the adapter, so that a run that is moved as a whole still fits together.
     is_folder = config.model.name == "tiny" or Path(config.model.name).is_dir()
@@ -110,6 +110,7 @@ def write_ledger(source: Source, prepared: Prepared, taken: Intake, config: Conf
 def libraries(config: Config) -> Iterator[None]:
     models.require_packages(config)
     models.settle_environment(config.model.name)
+    models.load_libraries()
     with models.quiet_libraries():
         yield
 

@@ -107,16 +107,6 @@ NO_TERM = re.compile(
 )
 
 
-def question_rows(run: schema.Run, most: int, everything: bool) -> None:
-    """All rows of a run, or of one shard of it."""
-    for record in run.records():
-        made = make_offline(record, most, everything)
-        if isinstance(made, Fault):
-            run.reject(record, made)
-        else:
-            run.make(record, made)
-
-
 def make_offline(record: Record, num_pairs: int, everything: bool) -> list[Record] | Fault:
     """Questions whose answers stand word for word in the text: what a thing is, and what a section says."""
     if fault := unfit(record, everything, 10**9):
