@@ -282,7 +282,7 @@ def prepare(
     with tempfile.TemporaryDirectory(prefix="linemill-") as folder:
         result = read_plans(plans, Path(folder), policy, repairs, workplace, keep_going=keep_going, **options)
         others = {path: read_other(path, policy, Path(folder, f"against{n}")) for n, path in enumerate(against)}
-        result = decide(result._replace(others=others), options["test_ratio"], options["seed"])
+        result = decide(result._replace(others=others), options["test_ratio"], options["seed"], workplace)
         inputs = [sources_file, *map(Path, against)]
         written = write_set(result, Path(output_dir), inputs, told, augment.plan_of(**options))
     closing.report(result, written, output_dir, with_table=verbose or len(chosen) > 1)
