@@ -46,9 +46,12 @@ def subset(marks: Marks, numbers: Array) -> Sketches:
     """What is known of some records, as bytes; in `gather` they are numbered from 0, in the same order."""
     import numpy
 
+    exact = marks.exact[numbers].tobytes()
+    if marks.near is None:
+        return {".exact": exact}
     counts = marks.counts[numbers].astype(numpy.uint32)
     return {
-        ".exact": marks.exact[numbers].tobytes(),
+        ".exact": exact,
         ".bands": numpy.column_stack([counts, marks.bands[numbers]]).tobytes(),
         ".runs": b"".join(map(marks.runs_of, numbers.tolist())),
     }
