@@ -237,6 +237,9 @@ CACHE_DIR = click.option(
 )
 @click.option("--max-description-words", type=click.IntRange(1), metavar="N", help="Longest description, in words.")
 @repair.options(REPAIRS)
+@click.option(
+    "--shard-rows", type=click.IntRange(1), metavar="N", help="Write train and test as folders of shards of N rows."
+)
 @click.option("-v", "--verbose", is_flag=True, help="Say why each row is rejected.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def prepare(
