@@ -25,7 +25,7 @@ from schema._identity import (
 from schema._ledger import audit, file_facts, write_ledger
 from schema._near import Bridge, Finder, Link, Marks, MarkWriter, links, marks, sides
 from schema._record import SCHEMA_FILE, Fault, Record, canonical, encode, problem, sha256
-from schema._report import Failure, Incomplete, group, log, main, progress, set_verbosity
+from schema._report import Failure, Incomplete, also_log, group, log, main, progress, set_verbosity
 from schema._stage import Run, run
 from schema._tokens import parses
 
@@ -48,6 +48,7 @@ __all__ = [
     "Run",
     "add_lineage",
     "adopt",
+    "also_log",
     "atomic",
     "audit",
     "canonical",
