@@ -27,7 +27,6 @@ import msgspec
 import schema
 from stages.train import (
     adapter,
-    curves,
     intake,
     journal,
     lengths,
@@ -35,6 +34,7 @@ from stages.train import (
     machine,
     mlx,
     models,
+    outcome,
     rows,
     settings,
     starts,
@@ -47,7 +47,6 @@ __all__ = ["DataConfig", "FineTuneConfig", "ModelConfig", "TrainingConfig"]
 
 FILE = click.Path(exists=True, dir_okay=False)
 OUTPUT = click.Path(file_okay=False, path_type=Path)
-LEDGER, METRICS, REJECTS, CURVES = "ledger.json", "metrics.jsonl", "rejects.jsonl", "curves.html"
 
 
 def base_folder(every: Sequence[rows.Row], speaker: rows.Speaker, config: FineTuneConfig, output: Path) -> Path:
@@ -79,48 +78,10 @@ def train_one(
         return
     with schema.folder(target) as staging:
         adapter.save(done.trainer, weights, job, base_name, staging)
-    write_records_of_the_run(done, config, output)
+    outcome.write_records(done, config, output)
     schema.log("train: the rows that were learned least: loss, id, source, description")
     for line in losses.suspicious(done.losses.lines, prepared.train):
         schema.log(line)
-
-
-def write_records_of_the_run(done: adapter.Done, config: FineTuneConfig, output: Path) -> None:
-    lines = list(adapter.metrics(done.trainer))
-    with schema.atomic(output / "config.yaml") as file:
-        file.write(settings.to_yaml(config).encode())
-    with schema.atomic(output / METRICS) as file:
-        for entry in lines:
-            file.write(schema.encode(entry) + b"\n")
-    with schema.atomic(output / CURVES) as file:
-        file.write(curves.page(output.name, lines).encode())
-    done.losses.save(output / losses.FILE)
-
-
-def write_ledger(source: Source, prepared: Prepared, taken: Intake, config: FineTuneConfig, result: Path) -> None:
-    output = source.output
-    kept, rejected = len(prepared.train) + len(prepared.held_out), taken.reasons.total()
-    known = [output / name for name in ("config.yaml", METRICS, losses.FILE, CURVES) if result.name != "mlx"]
-    schema.write_ledger(
-        output / LEDGER,
-        stage="train",
-        inputs=[source.data, source.eval_data] if source.eval_data else [source.data],
-        outputs=[],
-        rejects=output / REJECTS,
-        files=[*sorted(result.iterdir()), *known],
-        counts={"in": kept + rejected, "kept": kept, "rejected": rejected, "merged": 0},
-        reasons=dict(taken.reasons),
-        options=msgspec.to_builtins(config),
-        extra={
-            "trained_rows": len(prepared.train),
-            "held_out_rows": len(prepared.held_out),
-            "trained_tokens": sum(row.answer for row in prepared.train),
-        },
-    )
-    schema.log(
-        f"train: {kept + rejected:,} in, {kept:,} kept ({len(prepared.train):,} trained, "
-        f"{len(prepared.held_out):,} held out), {rejected:,} rejected -> {result}"
-    )
 
 
 @contextmanager
@@ -140,7 +101,7 @@ def intakes(sources: Sequence[Source], team: machine.Team) -> Iterator[list[Inta
             yield [Intake(lambda *_, **__: None) for _ in sources]
             return
         yield [
-            Intake(stack.enter_context(schema.rejects(source.output, source.output / REJECTS, stage="train")))
+            Intake(stack.enter_context(schema.rejects(source.output, source.output / outcome.REJECTS, stage="train")))
             for source in sources
         ]
 
@@ -272,7 +233,7 @@ def train_all(
     if team.is_first:
         for source, part, taker in zip(sources, prepared, takers, strict=True):
             result = source.output / ("model" if config.training.method == "full" else "adapter")
-            write_ledger(source, part, taker, config, result)
+            outcome.write_ledger(source, part, taker, config, result)
 
 
 def hand_to_mlx(sources: Sequence[Source], config: FineTuneConfig, output: Path) -> None:
@@ -286,7 +247,7 @@ def hand_to_mlx(sources: Sequence[Source], config: FineTuneConfig, output: Path)
     for source, part, taker in zip(sources, prepared, takers, strict=True):
         folder = source.output / "mlx"
         command = mlx.write(part, mlx.readable(base, output / "mlx-base"), config, folder)
-        write_ledger(source, part, taker, config, folder)
+        outcome.write_ledger(source, part, taker, config, folder)
         mlx.run(command, folder)
 
 

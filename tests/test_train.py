@@ -581,7 +581,7 @@ def families(trained, tmp_path_factory):
         own = {"Lfm2": {"layer_types": ["conv", "full_attention"]}, "Llama": {}, "Qwen2": {}}.get(
             family, {"head_dim": 16}
         )
-        config = getattr(transformers, f"{family}FineTuneConfig")(**shape, **own, bos_token_id=None)
+        config = getattr(transformers, f"{family}Config")(**shape, **own, bos_token_id=None)
         torch.manual_seed(0)
         getattr(transformers, f"{family}ForCausalLM")(config).save_pretrained(folder / family)
         tokenizer.save_pretrained(folder / family)

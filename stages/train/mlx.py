@@ -28,6 +28,9 @@ def refuse(config: FineTuneConfig) -> None:
         "--packing": told.packing,
         "--patience": told.patience,
         "--on-long trim-prompt": config.data.on_long == "trim-prompt",
+        "--template (it takes the template of the model's own folder)": config.model.template != "auto"
+        and config.model.name != "tiny",
+        "--fsdp": told.fsdp,
         "--train-on text": config.data.train_on == "text",
         "--method qlora (name a model that is quantised for mlx instead)": told.method == "qlora",
     }
