@@ -25,7 +25,7 @@ from schema._identity import (
 from schema._ledger import audit, file_facts, write_ledger
 from schema._near import Bridge, Finder, Link, Marks, MarkWriter, links, marks, sides
 from schema._record import SCHEMA_FILE, Fault, Record, canonical, encode, problem, sha256
-from schema._report import Failure, Incomplete, group, log, main, progress, set_verbosity
+from schema._report import Failure, Incomplete, also_log, group, log, main, progress, set_verbosity
 from schema._shards import files, is_set, version_of
 from schema._stage import Run, rehearsal, run
 from schema._storage import at_hand, exists, read_bytes
@@ -50,6 +50,7 @@ __all__ = [
     "Run",
     "add_lineage",
     "adopt",
+    "also_log",
     "at_hand",
     "atomic",
     "audit",
