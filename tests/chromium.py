@@ -11,7 +11,14 @@ import tempfile
 import time
 
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-headless-shell", "google-chrome"))), None)
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run", "--disable-extensions"]
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--remote-debugging-pipe",
+    "--no-first-run",
+    "--disable-extensions",
+]
 
 
 class Browser:
@@ -28,7 +35,13 @@ class Browser:
         # Both ends are moved out of the way first, so that neither of them is overwritten by the other.
         reading, writing = (os.dup2(number, number + 60) for number in (ours[0], theirs[1]))
         ours, theirs = (reading, ours[1]), (theirs[0], writing)
-        command = [PROGRAM, *FLAGS, f"--user-data-dir={self.home.name}", f"--window-size={width},{height}", "about:blank"]
+        command = [
+            PROGRAM,
+            *FLAGS,
+            f"--user-data-dir={self.home.name}",
+            f"--window-size={width},{height}",
+            "about:blank",
+        ]
         self.process = subprocess.Popen(
             command, preexec_fn=hand_over, pass_fds=(3, 4), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -81,7 +94,7 @@ class Browser:
     def wait(self, expression, seconds=60):
         """Until the expression is true."""
         end = time.monotonic() + seconds
-        while not self.ask(expression):
+        while not self.ask(f"Boolean({expression})"):
             assert time.monotonic() < end, f"it never came to be: {expression}"
             time.sleep(0.05)
 

@@ -19,7 +19,7 @@ function element(tag, words, kind) {
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 
 // --- the theme ---------------------------------------------------------------------------------------------------
-const THEMES = ["as the system", "light", "dark"];
+const THEMES = ["system", "light", "dark"];
 function showTheme(name) {
   if (name === THEMES[0]) delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = name;
