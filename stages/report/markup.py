@@ -76,7 +76,8 @@ def facts(pairs: Iterable[tuple[str, object]]) -> str:
 
 def quote(title: str, text: str, *, kind: str = "text") -> str:
     """A text of a record."""
-    return f'<div><h3 class="small">{escape(title)}</h3><pre class="{kind}" tabindex="0">{escape(shortened(text))}</pre></div>'
+    block = f'<pre class="{kind}" tabindex="0">{escape(shortened(text))}</pre>'
+    return f'<div><h3 class="small">{escape(title)}</h3>{block}</div>'
 
 
 def compared(titles: tuple[str, str], one: str, other: str) -> str:
