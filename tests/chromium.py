@@ -94,7 +94,7 @@ class Browser:
     def wait(self, expression, seconds=60):
         """Until the expression is true."""
         end = time.monotonic() + seconds
-        while not self.ask(expression):
+        while not self.ask(f"Boolean({expression})"):
             assert time.monotonic() < end, f"it never came to be: {expression}"
             time.sleep(0.05)
 

@@ -76,7 +76,8 @@ def facts(pairs: Iterable[tuple[str, object]]) -> str:
 
 def quote(title: str, text: str, *, kind: str = "text") -> str:
     """A text of a record."""
-    return f'<div><h4>{escape(title)}</h4><pre class="{kind}" tabindex="0">{escape(shortened(text))}</pre></div>'
+    block = f'<pre class="{kind}" tabindex="0">{escape(shortened(text))}</pre>'
+    return f'<div><h3 class="small">{escape(title)}</h3>{block}</div>'
 
 
 def compared(titles: tuple[str, str], one: str, other: str) -> str:
@@ -88,7 +89,7 @@ def compared(titles: tuple[str, str], one: str, other: str) -> str:
             for line in pair[side][begin:end]:
                 marked[side].append(escape(line) if tag == "equal" else f"<mark>{escape(line) or ' '}</mark>")
     blocks = [
-        f'<div><h4>{escape(title)}</h4><pre class="code" tabindex="0">{chr(10).join(text)}</pre></div>'
+        f'<div><h3 class="small">{escape(title)}</h3><pre class="code" tabindex="0">{chr(10).join(text)}</pre></div>'
         for title, text in zip(titles, marked, strict=True)
     ]
     return beside(*blocks)
