@@ -39,7 +39,8 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 SCRIPTS := prepare_data.py prepare_data_with_llm.py filter_quality.py split_data.py train.py merge_export.py evaluate_model.py
-TYPED := $(SCRIPTS) schema stages extractors docs/_generate.py examples/make_papers.py
+OLD_SCRIPTS := prepare_data_enhanced.py paperExtractor.py sdg.py trim_jsonl.py finetune_project
+TYPED := $(SCRIPTS) $(OLD_SCRIPTS) schema stages extractors docs/_generate.py examples/make_papers.py
 
 # A stage that ends with "done, but incomplete" (exit code 3) leaves its file; removing it here makes the next make
 # run the stage again instead of going on with less. Answers that were paid for are in the cache.
