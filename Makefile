@@ -23,6 +23,8 @@ RENDERING = $(if $(filter-out static,$(RENDER)),--render $(RENDER) --render-cach
 RATIOS ?= 85/15
 # The tiny base has seen the same rows already: more than one pass of its adapter makes it recite them.
 TRAIN_OPTIONS ?= --on-long reject$(if $(filter tiny,$(MODEL)), --epochs 1)
+# RESUME=1 goes on from the newest checkpoint; it is no option that would make a finished training run again.
+RESUMING = $(if $(RESUME),--resume)
 EVAL_LIMIT ?= 32
 EVAL_OPTIONS ?= --max-new-tokens 512
 
@@ -79,8 +81,8 @@ $(READY): requirements.lock
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not here; install Python 3.11 or newer, or say PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old, Linemill needs 3.11 or newer; say PYTHON=..." >&2; exit 1; }
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) $(TORCH)
+	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) -r requirements.lock
 	@touch $@
 
 render-setup: $(READY) ## add Manim, so that programs can be run and judged by what happens
@@ -128,7 +130,7 @@ data_split/train.jsonl data_split/valid.jsonl: data_split/ledger.json
 	@test -e $@ || { echo "make: $@ is gone though its ledger is there; remove data_split/ledger.json to split again" >&2; exit 1; }
 
 $(OUT)/ledger.json: data_split/train.jsonl data_split/valid.jsonl $(MAKE_DIR)/train-$(RUN).options | $(READY)
-	$(PY) train.py --data data_split/train.jsonl --eval-data data_split/valid.jsonl --model $(MODEL) --output $(OUT) $(TRAIN_OPTIONS)
+	$(PY) train.py --data data_split/train.jsonl --eval-data data_split/valid.jsonl --model $(MODEL) --output $(OUT) $(TRAIN_OPTIONS) $(RESUMING)
 	$(RAN)
 
 $(OUT)/merged/ledger.json: $(OUT)/ledger.json | $(READY)
@@ -152,7 +154,7 @@ $(OUT)/gguf/ledger.json: $(OUT)/merged/ledger.json $(EVALUATION)/scores.json $(M
 	$(PY) merge_export.py export --model $(OUT)/merged --format gguf $(addprefix --quant ,$(QUANT)) --output $(OUT)/gguf --scores $(EVALUATION)/scores.json
 	$(RAN)
 
-include pipelines.mk
+include pipelines.mk deploy/deploy.mk
 
 summary:
 	@if [ -e $(MAKE_DIR)/ran ]; then rm $(MAKE_DIR)/ran; echo "make all: done."; \
