@@ -150,13 +150,14 @@ def main(
     least, wish = _least(min_quality, tag_only), take(wishes)
     _check_report(contract, report)
     config = read_config(quality_config) if quality_config else {}
-    book, guard = RuleBook(mode, config), _guard(**wishes)._replace(conflicts=conflicts(contract.input))
+    whole = conflicts(contract)
+    book, guard = RuleBook(mode, config), _guard(**wishes)._replace(conflicts=whole.found)
     asked = {name: value for name, value in wishes.items() if value not in (None, False, (), "keep")}
     asked |= wish.params() if wish else {}
     params = {"min_quality": least, "mode": mode, **asked} | ({"quality_config": config} if config else {})
-    incomplete, depends = None, schema.sha256(schema.canonical(guard.conflicts)) if guard.conflicts else ""
+    incomplete = None
     try:
-        with schema.run("filter_quality", contract, params=params, depends=depends) as run:
+        with schema.run("filter_quality", contract, params=params, depends=whole.depends) as run:
             check = partial(gate, book=book, guard=guard, least=least)
             if wish:
                 _render(run, wish, check, tag_only)

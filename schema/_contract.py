@@ -11,10 +11,12 @@ from typing import Any
 import click
 
 from schema import _report, _storage
+from schema._engine import Workplace, check
 from schema._files import rejects_path
 from schema._record import Record
 from schema._shards import folder_of, is_set, shards_of
 
+RESHARD = "let --input be a folder of them (python -m schema reshard)"
 CONTEXT = {"show_default": True, "max_content_width": 120, "help_option_names": ["-h", "--help"]}
 
 
@@ -67,6 +69,18 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_contract
 
 
+def workplace_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where to work, for a stage without the contract; the command gets one parameter, `workplace`."""
+
+    @wraps(command)
+    def with_workplace(workers: int, engine: str, address: str | None, **others: Any) -> Any:
+        return command(workplace=Workplace(workers, engine, address), **others)
+
+    for option in reversed([WORKERS, *ENGINE]):
+        option(with_workplace)
+    return with_workplace
+
+
 def _contract(others: dict[str, Any], rejects: str) -> Contract:
     """Take the options of the contract out of all others, and check them."""
     verbose, quiet = others.pop("verbose"), others.pop("quiet")
@@ -94,24 +108,14 @@ _FOLDER = click.option(
     "--output", required=True, metavar="DIR", help="Folder to write; its files are replaced as a set, only on success."
 )
 _REJECTS = click.option("--rejects", metavar="FILE", help="Where rejected rows go.  [default: OUTPUT's .rejects.jsonl]")
-_OPTIONS = [
-    click.option("--where", metavar="JQ", help="Take only the rows for which this jq program gives something true."),
-    click.option("--limit", type=click.IntRange(1), metavar="N", help="Stop after this many rows."),
-    click.option("--seed", default=42, help="Decides everything that is left to chance."),
-    click.option(
-        "--workers",
-        default=1,
-        type=click.IntRange(1),
-        metavar="N",
-        help="Processes that share the work; the output is the same.",
-    ),
-    click.option("--strict", is_flag=True, help="Fail at the first rejected row and write nothing."),
-    click.option(
-        "--max-reject-rate",
-        type=click.FloatRange(0, 1),
-        metavar="R",
-        help="End with exit code 3 when a larger share of rows is rejected.",
-    ),
+WORKERS = click.option(
+    "--workers",
+    default=1,
+    type=click.IntRange(1),
+    metavar="N",
+    help="Processes that share the work; the output is the same.",
+)
+ENGINE = [
     click.option(
         "--engine",
         default="local",
@@ -123,6 +127,20 @@ _OPTIONS = [
         metavar="HOST:PORT|local",
         help="With --engine ray: the head of the cluster; local starts one for this run.",
     ),
+]
+_OPTIONS = [
+    click.option("--where", metavar="JQ", help="Take only the rows for which this jq program gives something true."),
+    click.option("--limit", type=click.IntRange(1), metavar="N", help="Stop after this many rows."),
+    click.option("--seed", default=42, help="Decides everything that is left to chance."),
+    WORKERS,
+    click.option("--strict", is_flag=True, help="Fail at the first rejected row and write nothing."),
+    click.option(
+        "--max-reject-rate",
+        type=click.FloatRange(0, 1),
+        metavar="R",
+        help="End with exit code 3 when a larger share of rows is rejected.",
+    ),
+    *ENGINE,
     click.option("-v", "--verbose", is_flag=True, help="Say more."),
     click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
 ]
@@ -139,9 +157,7 @@ def _check_places(contract: Contract) -> None:
 
 def _check_files(contract: Contract) -> None:
     source = contract.input
-    if contract.engine != "local" or contract.address:
-        option = "--address" if contract.engine == "local" else f"--engine {contract.engine}"
-        raise click.UsageError(f"{option} works on shards: let --input be a folder of them (python -m schema reshard)")
+    check(contract, shards=RESHARD)
     if source != "-" and (
         not _storage.exists(source) or (not _storage.is_remote(source) and not Path(source).is_file())
     ):
@@ -168,10 +184,7 @@ def _check_folders(contract: Contract) -> None:
             "--strict writes nothing after the first rejected row, but shards are written one by one; "
             "--max-reject-rate 0 ends with exit code 3"
         )
-    if contract.engine == "ray" and not contract.address:
-        raise click.UsageError("--engine ray needs --address: HOST:PORT of a cluster, or local to start one")
-    if contract.engine == "local" and contract.address:
-        raise click.UsageError("--address is for --engine ray")
+    check(contract, shards=None)
     shards_of(source)
 
 

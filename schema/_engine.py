@@ -5,26 +5,56 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import NamedTuple, Protocol, TypeVar
+
+import click
 
 from schema import _report
-from schema._contract import Contract
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def each(contract: Contract, work: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
+class HasPlace(Protocol):
+    """What is told where to work, such as the contract of a stage."""
+
+    @property
+    def workers(self) -> int: ...
+    @property
+    def engine(self) -> str: ...
+    @property
+    def address(self) -> str | None: ...
+
+
+class Workplace(NamedTuple):
+    """Where the work on shards runs, for a stage that has no place."""
+
+    workers: int = 1
+    engine: str = "local"
+    address: str | None = None
+
+
+def check(place: HasPlace, shards: str | None) -> None:
+    """Refuse options that do not go together; `shards` says what to do when there are none, and is None else."""
+    if place.engine == "local" and place.address:
+        raise click.UsageError("--address is for --engine ray")
+    if place.engine == "ray" and shards:
+        raise click.UsageError(f"--engine {place.engine} works on shards: {shards}")
+    if place.engine == "ray" and not place.address:
+        raise click.UsageError("--engine ray needs --address: HOST:PORT of a cluster, or local to start one")
+
+
+def each(place: HasPlace, work: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
     """What `work` gives for every task, in their order; several run at a time."""
-    if contract.engine == "ray":
+    if place.engine == "ray":
         from schema._ray import each_on_ray
 
-        assert contract.address
-        yield from each_on_ray(contract.address, contract.workers, work, tasks)
-    elif min(contract.workers, len(tasks)) <= 1:
+        assert place.address
+        yield from each_on_ray(place.address, place.workers, work, tasks)
+    elif min(place.workers, len(tasks)) <= 1:
         yield from map(work, tasks)
     else:
-        with processes(contract.workers) as in_order:
+        with processes(place.workers) as in_order:
             yield from in_order(work, tasks)
 
 

@@ -31,7 +31,7 @@ def file_facts(
     with _storage.at_hand(at or path) as place:
         rows_there = _count(place) if count and _holds_rows(Path(path)) else None
         facts = {"path": name, "sha256": _storage.digest(place), "rows": rows_there}
-    return facts | ({"version": _storage.version(path)} if _storage.is_remote(path) else {})
+    return facts | ({"version": _storage.version(path)} if _storage.is_remote(path) and at is None else {})
 
 
 def _holds_rows(path: Path) -> bool:

@@ -12,7 +12,7 @@ and whose output is as it was written, is finished.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -148,14 +148,14 @@ def run_set(
     params: dict[str, Any],
     parts: Sequence[str],
     *,
-    depends: str,
+    depends: Mapping[str, str],
     again: Collection[str],
 ) -> Iterator[SetRun]:
     """Work on the shards that are not finished; the manifest comes last."""
     setting = Setting(stage, set_name(contract.input), contract.where, params)
     shards = _limited(shards_of(contract.input), contract, setting)
-    shared = (tuple(parts), depends, frozenset(again))
-    tasks = [Task(setting, _of_shard(contract, shard, limit, bool(parts)), *shared) for shard, limit in shards]
+    alone = [_of_shard(contract, shard, limit, bool(parts)) for shard, limit in shards]
+    tasks = [Task(setting, one, tuple(parts), depends.get(one.input, ""), frozenset(again)) for one in alone]
     current = SetRun(setting, contract, tasks)
     with lock(Path(_storage.join(contract.output, "shards"))):
         open_set(contract.output, stage)

@@ -54,9 +54,19 @@ def files(path: str) -> list[str]:
     return shards_of(path) if is_set(path) else [path]
 
 
+def exists(path: str) -> bool:
+    """Whether there is such a file, or such a set."""
+    return bool(shards_of(path)) if is_set(path) else _storage.exists(path)
+
+
 def version_of(path: str) -> str:
     """What changes when any file of a set does."""
     return hashlib.sha256("".join(map(_storage.version, files(path))).encode()).hexdigest()
+
+
+def stamp(path: str) -> list[Any]:
+    """What tells cheaply whether a file, or one of a set, has changed meanwhile."""
+    return [_storage.stamp(file) for file in files(path)]
 
 
 def set_name(path: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -225,20 +225,22 @@ def run(
     *,
     params: dict[str, Any],
     parts: Sequence[str] = (),
-    depends: str = "",
+    depends: Mapping[str, str] | None = None,
     again: Collection[str] = (),
 ) -> Iterator[Run]:
     """Open the files of one run and commit them together when the block ends well.
 
     `params` are the options that shape the result: they go into each record's history. With `parts` the output is a
     folder that gets a file of each of these names, and every row is made by `Run.make`.
-    Of a set of shards those that are finished are left out. `depends` says what else shapes the result of a shard,
-    such as the other shards; `again` are reasons of rejects that the next run tries once more.
+    Of a set of shards those that are finished are left out. `depends` has a mark for each shard, by its absolute name,
+    that changes when something else shapes its result; `again` are reasons of rejects that the next run tries again.
     """
     if is_set(contract.input):
         from schema._sharded import run_set
 
-        opening: AbstractContextManager[Run] = run_set(stage, contract, params, parts, depends=depends, again=again)
+        opening: AbstractContextManager[Run] = run_set(
+            stage, contract, params, parts, depends=depends or {}, again=again
+        )
     else:
         opening = run_file(Setting(stage, source_name(contract.input), contract.where, params), contract, parts)
     with opening as current:

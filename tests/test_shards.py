@@ -294,3 +294,47 @@ def test_reshard_does_not_write_into_its_input(tmp_path):
     cut(tmp_path / "rows", many(4))
     assert "is the input" in run_script("schema", "reshard", "rows", "./rows", "--rows", "2", cwd=tmp_path, check=2).err
     assert len(list(Path(tmp_path, "rows").iterdir())) == 4
+
+
+# --- split ------------------------------------------------------------------------------------------------------------
+
+SPLIT = ["split_data.py", "--ratios", "60/20/20", "--near-threshold", "0.7"]
+
+
+def clustered(count=60):
+    """Scenes that are near copies of each other, some equal, one that would stand on two sides."""
+    rows = [record(number) for number in range(count)]
+    for number in range(0, count, 7):
+        rows[number]["metadata"]["group"] = f"g{number % 3}"
+    rows[50]["code"] = rows[3]["code"]
+    rows[50]["description"] = rows[12]["description"]
+    return [*rows, b"{"]
+
+
+@pytest.mark.parametrize("more", [[], ["--workers", "2", "--stratify", "source"], ["--near-threshold", "1"]])
+def test_a_split_of_shards_is_the_split_of_one_file(tmp_path, more):
+    cut(tmp_path / "rows", clustered())
+    one = run_script(*SPLIT, *more[-2:], "--input", "rows.jsonl", "--output-dir", "one", cwd=tmp_path, check=0)
+    done = run_script(*SPLIT, *more, "--input", "rows", "--output-dir", "out", cwd=tmp_path, check=0)
+    assert done.err.replace("-> out", "-> one") == one.err
+    for side in ("train", "valid", "test"):
+        parts = sorted((tmp_path / "out" / side).iterdir())
+        assert [path.name for path in parts] == [f"part-{number}.jsonl" for number in range(4)]
+        assert b"".join(map(Path.read_bytes, parts)) == (tmp_path / "one" / f"{side}.jsonl").read_bytes()
+    assert without_line(tmp_path / "out" / "rejects.jsonl") == without_line(tmp_path / "one" / "rejects.jsonl")
+    run_script("schema", "audit", ".", cwd=tmp_path, check=0)
+
+
+def test_a_side_of_a_split_is_a_folder_of_shards_for_the_next_stage(tmp_path):
+    cut(tmp_path / "rows", [record(number) for number in range(40)])
+    run_script(*SPLIT, "--near-threshold", "1", "--input", "rows", "--output-dir", "d", cwd=tmp_path, check=0)
+    stage_run(FILTER, cwd=tmp_path, source="d/train")
+    run_script(*SPLIT, "--near-threshold", "1", "--input", "rows", "--output-dir", "d", cwd=tmp_path, check=0)
+    run_script(*SPLIT, "--input", "rows.jsonl", "--output-dir", "d", cwd=tmp_path, check=0)
+    assert not (tmp_path / "d" / "train").exists()
+
+
+def test_a_split_does_not_take_the_place_of_its_shards(tmp_path):
+    cut(tmp_path / "rows", clustered())
+    done = run_script(*SPLIT, "--input", "rows", "--output-dir", "rows", cwd=tmp_path, check=2)
+    assert "would take its place" in done.err

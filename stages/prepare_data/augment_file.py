@@ -19,7 +19,8 @@ def command(
     taken: set[int] = set()
     params = {"augment": augment_factor, "most": max_augmented}
     # What is said already depends on all rows before: when one shard has changed, all are made again.
-    depends = schema.version_of(contract.input) if schema.is_set(contract.input) else ""
+    files = map(schema.absolute, schema.files(contract.input)) if schema.is_set(contract.input) else []
+    depends = dict.fromkeys(files, schema.version_of(contract.input)) if schema.is_set(contract.input) else {}
     with schema.run("prepare_data", contract, params=params, depends=depends) as run:
         for record in run.records():
             taken.add(mark_of(record))
