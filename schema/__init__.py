@@ -32,7 +32,7 @@ from schema._identity import (
     share,
 )
 from schema._ledger import audit, file_facts, write_ledger
-from schema._near import Bridge, Finder, Link, Marks, MarkWriter, links, marks, sides
+from schema._near import Bridge, Finder, Link, Marked, Marker, Marks, MarkWriter, links, marks, sides
 from schema._record import SCHEMA_FILE, Fault, Record, canonical, encode, problem, sha256
 from schema._report import Failure, Incomplete, also_log, group, log, main, progress, set_verbosity
 from schema._shards import exists, files, is_set, set_name, stamp, version_of
@@ -56,6 +56,8 @@ __all__ = [
     "Incomplete",
     "Link",
     "MarkWriter",
+    "Marked",
+    "Marker",
     "Marks",
     "Record",
     "Reject",
