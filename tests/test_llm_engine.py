@@ -469,7 +469,10 @@ def test_a_run_that_is_killed_again_and_again_pays_at_most_for_what_was_under_wa
     before = len(server.log)
     ask(server, "openai", cwd=tmp_path)
     assert len(server.log) == before, "a further run asks nothing"
-    assert {line["calls"] for line in read_rows(tmp_path / "out.receipts.jsonl")} == {0}, "a payment has one receipt"
+    assert read_rows(tmp_path / "out.receipts.jsonl") == receipts, "what the rows have cost, whichever run has paid"
+    assert (llm_facts(tmp_path)["usd"], llm_facts(tmp_path)["usd_earlier"]) == pytest.approx((0, calls * 0.12))
+    ask(server, "openai", cwd=tmp_path, output="other.jsonl")
+    assert {line["calls"] for line in read_rows(tmp_path / "other.receipts.jsonl")} == {0}, "a payment has one receipt"
     killed = (tmp_path / "out.jsonl").read_bytes()
     ask(server, "openai", "--cache-dir", "other", "--concurrency", 32, cwd=tmp_path)
     assert (tmp_path / "out.jsonl").read_bytes() == killed
