@@ -225,7 +225,9 @@ def compare(
     if verdicts:
         from stages.prepare_data_with_llm.preference import judged
 
-        report, missing = judged(a, b, examples, verdicts, service())
+        chosen = service()
+        needs_a_model(chosen, "compare --judge")
+        report, missing = judged(a, b, examples, verdicts, chosen)
     else:
         report, missing = comparing.compare(a, b, cache_dir, examples), None
     for path, data in ((output, comparing.markdown(report).encode()), (facts, schema.canonical(report))):
