@@ -14,7 +14,7 @@ from stages.prepare_data_with_llm.groups import Groups
 from stages.prepare_data_with_llm.leases import Leases
 from stages.prepare_data_with_llm.limits import Gate, Paces
 from stages.prepare_data_with_llm.money import Bill, Price, Purse, Spent, likely_tokens
-from stages.prepare_data_with_llm.outcomes import RAW, Unusable, kept, meaning_of, once_more
+from stages.prepare_data_with_llm.outcomes import RAW, Unusable, answer_of, kept, meaning_of, once_more
 from stages.prepare_data_with_llm.providers import Fatal, Provider, Refused, Transient, Unstructured
 from stages.prepare_data_with_llm.questions import Answer, BadAnswer, Found, Question, Request
 from stages.prepare_data_with_llm.receipts import Receipts
@@ -52,7 +52,7 @@ class Engine:
         self.purse = Purse(service.max_usd)
         self.groups = Groups(service.batch_size, self.patiently) if service.batch_size > 1 else None
         self.in_batches: set[str] = set()  # keys that a batch is asking for; to ask now would be to pay twice
-        self.unfit: dict[str, Answer] = {}  # what batches brought and can not be used: to be asked for once more
+        self.unfit: dict[str, Answer] = {}  # answers that are there and can not be used: to be asked for once more
         self.flying: dict[str, Pending] = {}
         self.calling: set[asyncio.Task[Any]] = set()
         self.failed: dict[str, Fault] = {}  # so that equal rows share a failure instead of repeating it
@@ -75,7 +75,7 @@ class Engine:
             return known
         if key in self.in_batches:
             return Fault("llm_pending", "it is in a batch that is under way")
-        if not self.service.live and not self.is_unfit(key):
+        if not self.is_unfit(key) and not self.service.live:
             return Fault("llm_pending", "its batch brought no answer")
         task = asyncio.create_task(self.fetch(asked, source))
         self.flying[key] = task
@@ -100,15 +100,15 @@ class Engine:
         """The meaning of a kept answer; it is read again, for the checks may be newer than the answer."""
         found = self.answers.get(asked.request.key)
         try:
-            return Found(asked.read(found["text"]), asked.request.key) if found else None
+            return Found(meaning_of(answer_of(found), asked), asked.request.key) if found else None
         except ValueError:
             return None
 
     def is_unfit(self, key: str) -> bool:
-        """Whether a batch has brought an answer that can not be used; those who collect do not read the answers."""
-        if key not in self.unfit and (found := self.answers.get(key)):
-            self.unfit[key] = Answer(found["text"], found.get("model", ""), "stop", 0, 0)
-        return key in self.unfit
+        """Whether an answer is there that can not be used: a batch may bring such ones, for nobody reads them there."""
+        if found := self.answers.get(key):
+            self.unfit[key] = answer_of(found)
+        return found is not None
 
     async def check(self) -> None:
         """Stop the run if nothing will ever be answered; calls under way may end, for they are paid for."""
@@ -157,14 +157,21 @@ class Engine:
     async def usable(self, asked: Question) -> tuple[Answer, Any]:
         """An answer with its meaning; one that has none is asked for once more, with what was wrong."""
         key = asked.request.key
-        answer = self.unfit.pop(key, None) or await self.first_answer(asked.request)
+        unfit = self.unfit.pop(key, None)
+        answer = unfit or await self.first_answer(asked.request)
         try:
             return answer, meaning_of(answer, asked)
         except ValueError as fault:
+            if unfit:
+                self.answers.drop(key)  # whatever comes of it, it has had its turn
+            if answer.finish == "refusal":
+                raise Unusable("llm_refused", f"{fault}: {answer.text[:RAW]!r}") from None
             answer = await self.patiently(once_more(asked.request, answer, str(fault)), key)
         try:
             return answer, meaning_of(answer, asked)
         except ValueError as fault:
+            if answer.finish == "refusal":
+                raise Unusable("llm_refused", f"{fault}: {answer.text[:RAW]!r}") from None
             message = f"two answers could not be used; {fault}: {answer.text[:RAW]!r}"
             code = fault.code if isinstance(fault, BadAnswer) else "llm_bad_answer"
             raise Unusable(code, message) from None
@@ -199,8 +206,6 @@ class Engine:
                     raise Unusable("llm_failed", f"no answer after {failures + limited} attempts: {error}") from None
                 await self.rest(error.wait, failures + limited)
                 continue
-            if answer.finish == "refusal":
-                raise Unusable("llm_refused", f"the model declined: {answer.text[:RAW]!r}")
             return answer
 
     async def attempt(self, request: Request, key: str, again: bool) -> Answer:

@@ -89,7 +89,6 @@ def ask_by_batch(contract: Contract, task: Task, engine: Engine) -> None:
         outcome = with_batches(service, engine.answers, engine.receipts, engine.price, wanted)
     engine.service = replace(service, live=False)
     engine.failed |= outcome.failed
-    engine.unfit |= outcome.unfit
     engine.purse.spent += outcome.spent
     engine.counts["answered"] += outcome.answered
     if not service.wait and (count := len(under_way(service.cache_dir, service.host))):

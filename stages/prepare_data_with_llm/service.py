@@ -89,6 +89,19 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_service
 
 
+def deferred_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for a command that may ask nobody: it gets a function that chooses the service, and the cache folder."""
+
+    @wraps(command)
+    def with_choice(**others: Any) -> Any:
+        told = {name: others.pop(name) for name in NAMES}
+        return command(service=lambda: choose(**told), cache_dir=told["cache_dir"], **others)
+
+    for option in reversed(OPTIONS):
+        option(with_choice)
+    return with_choice
+
+
 def cache_option(command: Any) -> Any:
     return click.option(
         "--cache-dir", default=CACHE, type=click.Path(path_type=Path), help="Folder that keeps every answer."
