@@ -21,7 +21,7 @@ import pytest
 from conftest import CLEAN, ROOT, read_rows, record, run_script, write_rows
 
 import schema
-from stages.train import checkpoints, lengths, packing, rows, settings, templates, tiny
+from stages.train import checkpoints, lengths, mlx, packing, rows, settings, templates, tiny
 
 TRAIN = ROOT / "train.py"
 QUICK = ("--tiny-steps", 3, "--tiny-vocab-size", 400, "--tiny-layers", 1, "--tiny-feed-forward", 256)
@@ -639,6 +639,16 @@ def test_the_backend_mlx_leaves_its_folder_and_its_command(run, trained, data, t
     assert settings.resolve(str(tmp_path / "a/mlx/adapter_config.json"), {}).training.max_steps == 3
     assert schema.audit(tmp_path / "a" / "ledger.json") == []
     assert "nothing like --packing" in run(*sides, *told, "--packing", cwd=tmp_path, check=2).err
+    assert "nothing like --template" in run(*sides, *told, "--template", "alpaca", cwd=tmp_path, check=2).err
+
+
+def test_mlx_finds_in_an_lfm2_what_transformers_leaves_out(families, tmp_path):
+    folder = mlx.readable(str(families / "Lfm2"), tmp_path / "base")
+    config = json.loads((Path(folder) / "config.json").read_bytes())
+    assert (config["block_dim"], config["block_ff_dim"], config["full_attn_idxs"]) == (64, 128, [1])
+    assert digest(Path(folder) / "model.safetensors") == digest(families / "Lfm2" / "model.safetensors")
+    assert mlx.readable(folder, tmp_path / "again") == folder, "it has them now"
+    assert mlx.readable(str(families / "Llama"), tmp_path / "again") == str(families / "Llama")
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------
@@ -676,6 +686,16 @@ def test_planted_faults_are_named_by_id_before_the_first_step(run, trained, tmp_
     }.items():
         assert f"1 {code}: {name}\n" in before
     assert "on 4 rows" in before
+
+
+def test_the_log_keeps_what_was_said_of_this_run_and_of_those_before(run, trained, data, tmp_path):
+    command = ("--data", data / "valid.jsonl", "--model", trained.output / "base", "--output", "a", "--accumulation", 1)
+    run(*command, "--max-steps", 3, "-q", cwd=tmp_path)
+    run(*command, "--max-length", 8, cwd=tmp_path, check=1)
+    new, old = ((tmp_path / "a" / name).read_text() for name in ("train.log", "train.log.1"))
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d train: ", old)
+    assert "step 2 of 3: loss" in old and "-> a/adapter" in old and "Error" not in old
+    assert "Error: " in new.split("\n")[-2] and "rows are longer than 8 tokens" in new
 
 
 def test_a_full_disk_is_one_line_and_what_was_there_stays(run, trained, data, tmp_path):
@@ -716,6 +736,54 @@ def test_ctrl_c_ends_with_130_and_the_run_goes_on_from_its_checkpoint(run, train
     seal = tmp_path / "a" / "checkpoints" / "checkpoint-1" / checkpoints.SEAL
     done = run(*command, cwd=tmp_path, check=130, watch=kill_at(seal, signal.SIGINT))
     assert "interrupted" in done.err and not (tmp_path / "a" / "adapter").exists()
+
+
+def tensorboard_of(output):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(output / "tensorboard"))
+    found.Reload()
+    return [point.value for point in found.Scalars("train/loss")]
+
+
+def wandb_of(output):
+    """Offline runs are of a format of its own; the names in it are plain."""
+    [path] = (output / "wandb").glob("wandb/offline-run-*/run-*.wandb")
+    data = path.read_bytes()
+    return [step for step in (1, 2, 3) if b"train/loss" in data and b"train/learning_rate" in data]
+
+
+def trackio_of(output):
+    import sqlite3
+
+    [path] = (output / "trackio").glob("*.db")
+    with sqlite3.connect(path) as store:
+        lines = [json.loads(text) for (text,) in store.execute("SELECT metrics FROM metrics ORDER BY step")]
+    return [line["train/loss"] for line in lines if "train/loss" in line]
+
+
+@pytest.mark.parametrize(
+    "read", [tensorboard_of, wandb_of, trackio_of], ids=["tensorboard", "wandb offline", "trackio"]
+)
+def test_a_tracker_gets_the_curves_without_a_key_and_without_the_network(run, trained, data, tmp_path, read):
+    tracker = read.__name__.removesuffix("_of")
+    if importlib.util.find_spec(tracker) is None:
+        pytest.skip(f"{tracker} is not installed")
+    command = ("--data", data / "train.jsonl", "--model", trained.output / "base", "--max-steps", 3)
+    done = run(*command, "--report-to", tracker, "--output", "a", cwd=tmp_path, env={"HOME": str(tmp_path)})
+    assert done.out == "" and len(read(tmp_path / "a")) == 3
+    assert schema.audit(tmp_path / "a" / "ledger.json") == []
+
+
+def test_a_training_of_one_step_learns_something(run, trained, data, tmp_path):
+    """The library's schedules begin with a rate of nothing."""
+    command = ("--data", data / "train.jsonl", "--model", trained.output / "base", "--max-steps", 1)
+    run(*command, "--output", "a", cwd=tmp_path)
+    assert read_rows(tmp_path / "a" / "metrics.jsonl")[0]["learning_rate"] == 2e-4
+    from safetensors.torch import load_file
+
+    weights = load_file(tmp_path / "a" / "adapter" / "adapter_model.safetensors")
+    assert max(weight.abs().max() for name, weight in weights.items() if "lora_B" in name) > 1e-5
 
 
 @pytest.mark.parametrize("option", [("--qlora",), ("--report-to", "trackio")], ids=["qlora", "trackio"])

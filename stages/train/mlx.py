@@ -69,7 +69,9 @@ def readable(base: str, folder: Path) -> str:
 
 
 def _messages(row: Row, speaker: Speaker) -> list[dict[str, str]]:
-    asked = question_of({**row.record, "metadata": {"system": row.record["metadata"].get("system")}}, speaker.wording)
+    asked = question_of(
+        {**row.record, "metadata": {"system": row.record["metadata"].get("system")}}, speaker.wording.system
+    )
     return [*asked, {"role": "assistant", "content": answer_of(row.record, speaker.wording)}]
 
 
