@@ -25,7 +25,7 @@ class Browser:
     """One page of one browser; messages of the protocol end with a zero byte, on the descriptors 3 and 4."""
 
     def __init__(self, width=1440, height=1000):
-        self.home = tempfile.TemporaryDirectory()
+        self.home = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         ours, theirs = os.pipe(), os.pipe()
 
         def hand_over():

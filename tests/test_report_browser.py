@@ -211,7 +211,8 @@ def test_a_hundred_thousand_rows_open_at_once_and_are_searched_at_once(large, br
         ("construct", ROWS),
         ("no such word", 0),
     ):
-        times[words] = min(search(browser, words), search(browser, words))
+        # The best of some: what else this machine does is not the page's doing.
+        times[words] = min(search(browser, words) for _ in range(5))
         if wanted is not None:
             assert found(browser).startswith(f"{wanted:,} row"), words
     assert max(times.values()) <= 200, times

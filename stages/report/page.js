@@ -6,7 +6,7 @@ const at = (id) => document.getElementById(id);
 const tables = JSON.parse(at("tables").textContent);
 const list = at("list"), spacer = at("spacer"), detail = at("detail"), status = at("found");
 const fields = { words: at("words"), end: at("end"), source: at("source"), reason: at("reason"), order: at("order") };
-const state = { count: 0, chosen: -1, pages: new Map(), asked: new Set(), ticket: 0, begun: 0, drawn: "", isNew: true, isWhole: false };
+const state = { count: 0, chosen: -1, pages: new Map(), asked: new Set(), ticket: 0, begun: 0, drawn: "", isNew: false, isWhole: false };
 let worker = null;
 
 function element(tag, words, kind) {
@@ -303,7 +303,6 @@ function onUnpacked(message) {
   if (!message.isLast) status.textContent = `Unpacking: ${plural(message.rows, "row")} …`;
   if (state.ticket && !message.isLast) return;
   // The rest has come: the same question again, and whoever reads stays where they are.
-  state.begun ||= performance.now();
   put();
 }
 
