@@ -40,7 +40,7 @@ export GOMP_SPINCOUNT := 0
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-SCRIPTS := prepare_data.py prepare_data_with_llm.py filter_quality.py split_data.py train.py merge_export.py evaluate_model.py
+SCRIPTS := prepare_data.py prepare_data_with_llm.py filter_quality.py split_data.py train.py merge_export.py evaluate_model.py report.py
 OLD_SCRIPTS := prepare_data_enhanced.py paperExtractor.py sdg.py trim_jsonl.py finetune_project
 TYPED := $(SCRIPTS) $(OLD_SCRIPTS) schema stages extractors docs/_generate.py examples/make_papers.py
 
@@ -48,10 +48,10 @@ TYPED := $(SCRIPTS) $(OLD_SCRIPTS) schema stages extractors docs/_generate.py ex
 # run the stage again instead of going on with less. Answers that were paid for are in the cache.
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all setup render-setup data llm filter split train merge export evaluate summary audit test check format docs bench lock clean help FORCE
+.PHONY: all setup render-setup data llm filter split train merge export evaluate report card status summary audit test check format docs bench lock clean help FORCE
 .DEFAULT_GOAL := help
 
-all: $(EVALUATION)/scores.json ## the whole pipeline, on the embedded source and model unless told otherwise
+all: $(OUT)/report.html ## the whole pipeline, on the embedded source and model unless told otherwise
 	@$(MAKE) --no-print-directory summary
 
 data: data_formatted/ledger.json ## sources -> data_formatted/{train,test}.json
@@ -70,6 +70,12 @@ export: $(OUT)/gguf/ledger.json ## the merged model as a GGUF file with a Modelf
 	@echo "make $@: up to date: $^"
 evaluate: $(EVALUATION)/scores.json ## held-out rows -> runs/RUN/evaluation
 	@echo "make $@: up to date: $^"
+report: $(READY) ## one page about what there is of the run -> runs/RUN/report.html
+	$(PY) report.py report --run $(OUT)
+card: data_split/ledger.json data_filtered/test.json ## the data with a card about it, for a hub -> data_card
+	$(PY) report.py card --run $(OUT) --output data_card
+status: $(READY) ## the state of every file, and what to run next
+	@$(PY) report.py status --run $(OUT)
 
 # --- the environment -------------------------------------------------------------------------------------------------
 setup: $(READY) ## create the environment, pinned by requirements.lock
@@ -142,9 +148,14 @@ $(EVALUATION)/scores.json: $(OUT)/merged/ledger.json data_filtered/test.json $(M
 	$(PY) split_data.py audit data_filtered/train.json data_filtered/test.json
 	$(PY) evaluate_model.py loss --model $(OUT)/merged --data data_filtered/test.json --output $(EVALUATION)
 	$(PY) evaluate_model.py generate --model $(OUT)/merged --data data_filtered/test.json --output $(EVALUATION) --limit $(EVAL_LIMIT) $(EVAL_OPTIONS)
-	$(PY) filter_quality.py --input $(EVALUATION)/generated.jsonl --output $(EVALUATION)/tagged.jsonl --tag-only $(RENDERING)
+	$(PY) filter_quality.py --input $(EVALUATION)/generated.jsonl --output $(EVALUATION)/tagged.jsonl --tag-only $(if $(RENDERING),$(RENDERING) --frames $(EVALUATION)/frames)
 	$(PY) evaluate_model.py score --data $(EVALUATION)/tagged.jsonl --output $(EVALUATION)
-	$(PY) evaluate_model.py page $(EVALUATION) --metrics $(OUT)/metrics.jsonl
+	$(PY) evaluate_model.py page $(EVALUATION) --metrics $(OUT)/metrics.jsonl $(if $(RENDERING),--frames $(EVALUATION)/frames)
+	$(RAN)
+
+# All that it shows is read again; what it needs to be there at all is older than the scores.
+$(OUT)/report.html: $(EVALUATION)/scores.json data_split/ledger.json | $(READY)
+	$(PY) report.py report --run $(OUT)
 	$(RAN)
 
 # The model as one file for llama.cpp and Ollama; QUANT="f16 q8_0" for several, q4_k_m needs linemill[llama].
@@ -162,8 +173,9 @@ summary:
 	@echo "  records       data_formatted/  data_enhanced/  data_filtered/  data_split/   (rejects beside each file)"
 	@echo "  adapter       $(OUT)/adapter"
 	@echo "  merged model  $(OUT)/merged"
+	@echo "  report        $(OUT)/report.html   all of it as one page: open it in a browser"
 	@echo "  scores        $(EVALUATION)/index.html   $(EVALUATION)/scores.json   generations in $(EVALUATION)/tagged.jsonl"
-	@echo "  try           $(PY) evaluate_model.py chat --model $(OUT)/merged;  make export;  make audit;  make help"
+	@echo "  try           $(PY) evaluate_model.py chat --model $(OUT)/merged;  make export;  make status;  make help"
 
 # --- looking after it ------------------------------------------------------------------------------------------------
 audit: | $(READY) ## count every ledger again, from the files themselves

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +35,7 @@ import schema
 from schema import Contract
 from stages.prepare_data_with_llm import frames
 from stages.prepare_data_with_llm.prompt import Wording, prompt_options
+from stages.prepare_data_with_llm.rows import Maker, make_each
 from stages.prepare_data_with_llm.service import Service, cache_option
 from stages.prepare_data_with_llm.service import options as service_options
 
@@ -72,13 +72,11 @@ def describe_offline(contract: Contract, everything: bool, dry_run: bool) -> Non
     """Rows are independent of each other here, so that --workers share them."""
     from stages.prepare_data_with_llm.describe import NAME as STAGE
     from stages.prepare_data_with_llm.offline import NAME
-    from stages.prepare_data_with_llm.online import rehearsal
     from stages.prepare_data_with_llm.rows import describe_offline, is_wanted
 
     if dry_run:
-        with rehearsal(contract) as run:
-            wanted = [is_wanted(record, everything) for record in run.records()]
-            click.echo(f"{len(wanted):,} rows, {sum(wanted):,} to be described by {NAME}\nnothing was written")
+        wanted = [is_wanted(record, everything) for record in schema.rehearsal(contract).records()]
+        click.echo(f"{len(wanted):,} rows, {sum(wanted):,} to be described by {NAME}\nnothing was written")
         return
     with schema.run(STAGE, contract, params={"llm": NAME, "all": everything}) as run:
         run.map(functools.partial(describe_offline, everything=everything))
@@ -106,28 +104,21 @@ def generate_qa(contract: Contract, service: Service, wording: Wording, num_pair
 
 def question_offline(contract: Contract, num_pairs: int, everything: bool, dry_run: bool) -> None:
     """Pairs whose answers are sentences of the document: headings and definitions, nothing that needs a mind."""
-    from stages.prepare_data_with_llm.online import rehearsal
     from stages.prepare_data_with_llm.qa import NAME, OFFLINE, make_offline
 
     params = {"llm": OFFLINE, "num_pairs": num_pairs, "all": everything}
-    with rehearsal(contract) if dry_run else schema.run(NAME, contract, params=params) as run:
-        make_rows(run, lambda record: make_offline(record, num_pairs, everything))
-        if dry_run:
-            say_totals(run, "pairs", OFFLINE)
+    make = functools.partial(make_offline, num_pairs=num_pairs, everything=everything)
+    if dry_run:
+        rehearse(contract, make, "pairs", OFFLINE)
+        return
+    with schema.run(NAME, contract, params=params) as run:
+        run.each(functools.partial(make_each, make=make))
 
 
-def make_rows(
-    run: schema.Run, make: Callable[[schema.Record], list[schema.Record] | schema.Fault], parts: Sequence[str] = ()
-) -> None:
-    for record in run.records():
-        made = make(record)
-        if isinstance(made, schema.Fault):
-            run.reject(record, made)
-        else:
-            run.make(record, made, parts=parts)
-
-
-def say_totals(run: schema.Run, things: str, author: str) -> None:
+def rehearse(contract: Contract, make: Maker, things: str, author: str) -> None:
+    """Say what would be made of the rows, and write nothing."""
+    run = schema.rehearsal(contract)
+    make_each(run, make)
     counts = run.totals()
     click.echo(f"{counts['in']:,} rows, {counts.get('made', 0):,} {things} out of {counts['kept']:,} by {author}")
     click.echo("nothing was written")
@@ -166,15 +157,16 @@ def generate_personas(
 def quote_offline(contract: Contract, personas: tuple[Persona, ...], everything: bool, dry_run: bool) -> None:
     """Rows of sentences of the section itself: they try out a pipeline, they teach no voice."""
     from stages.prepare_data_with_llm import personas as voices
-    from stages.prepare_data_with_llm.online import rehearsal
 
+    make = functools.partial(voices.quote_offline, personas=personas, everything=everything)
+    if dry_run:
+        rehearse(contract, make, "rows of voices", voices.OFFLINE)
+        return
     names = [f"{persona.name}: {persona.version}" for persona in personas]
     parts = [persona.part for persona in personas]
     params = {"llm": voices.OFFLINE, "personas": names, "all": everything}
-    with rehearsal(contract) if dry_run else schema.run(voices.NAME, contract, params=params, parts=parts) as run:
-        make_rows(run, lambda record: voices.quote_offline(record, personas, everything), [] if dry_run else parts)
-        if dry_run:
-            say_totals(run, "rows of voices", voices.OFFLINE)
+    with schema.run(voices.NAME, contract, params=params, parts=parts) as run:
+        run.each(functools.partial(make_each, make=make, parts=parts))
 
 
 @cli.command("judge")
@@ -204,9 +196,8 @@ def needs_a_model(service: Service, task: str) -> None:
     "--input",
     "source",
     required=True,
-    type=click.Path(exists=True, dir_okay=False),
-    metavar="FILE",
-    help="Rejects file of one of the commands here.",
+    metavar="FILE|DIR",
+    help="Rejects file of one of the commands here, or the folder with those of shards.",
 )
 @click.pass_context
 def retry(context: click.Context, source: str) -> None:

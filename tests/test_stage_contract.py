@@ -466,6 +466,7 @@ ALONE = {
     "merge_export": (["merge_export.py"], ["--help"]),
     "evaluate_model": (["evaluate_model.py"], ["--help"]),
     "prepare_data": (["prepare_data.py", "list-sources"], ["--help"]),
+    "report": (["report.py", "status"], []),
 }
 
 

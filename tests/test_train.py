@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -143,11 +142,15 @@ def test_every_setting_has_a_flag_with_its_default_in_the_help(tmp_path):
 
 
 def test_the_documented_defaults_hold():
-    told, lora = settings.Config().training, settings.Config().lora
+    told, lora = settings.FineTuneConfig().training, settings.FineTuneConfig().lora
     assert (lora.r, lora.alpha, lora.dropout, lora.target_modules) == (16, 32, 0.05, "all-linear")
     assert (told.lr, told.epochs, told.batch_size, told.accumulation) == (2e-4, 3, 1, 8)
     assert (told.scheduler, told.warmup, told.weight_decay, told.max_grad_norm) == ("cosine", 0.03, 0.01, 1.0)
-    assert (told.seed, settings.Config().data.max_length, settings.Config().data.on_long) == (42, 1024, "fail")
+    assert (told.seed, settings.FineTuneConfig().data.max_length, settings.FineTuneConfig().data.on_long) == (
+        42,
+        1024,
+        "fail",
+    )
 
 
 def test_a_flag_wins_over_the_file_and_the_file_over_the_default(tmp_path):
@@ -204,7 +207,7 @@ def test_wrong_settings_end_with_code_2_before_anything_is_written(tmp_path, dat
 def test_config_init_writes_what_the_project_carries_and_replaces_nothing(tmp_path):
     run_script("train.py", "config", "init", "--output", "c.yaml", "--template", "default", cwd=tmp_path, check=0)
     assert (tmp_path / "c.yaml").read_bytes() == (ROOT / "config.yaml").read_bytes()
-    assert settings.resolve(str(tmp_path / "c.yaml"), {}) == settings.Config()
+    assert settings.resolve(str(tmp_path / "c.yaml"), {}) == settings.FineTuneConfig()
     run_script("train.py", "config", "validate", "--config", "c.yaml", cwd=tmp_path, check=0)
     (tmp_path / "c.yaml").write_text("# mine\n")
     assert "--force" in run_script("train.py", "config", "init", "--output", "c.yaml", cwd=tmp_path, check=2).err
@@ -621,26 +624,6 @@ def test_a_short_convolution_ends_where_a_row_ends():
     assert torch.allclose(apart[..., :5], library, atol=1e-6)
 
 
-def test_two_processes_train_what_one_trains(run, trained, data, tmp_path):
-    command = ("--data", data / "train.jsonl", "--model", trained.output / "base", "--max-steps", 2)
-    command += ("--lora-dropout", 0, "--accumulation", 2)
-    run(*command, "--output", "one", "--batch-size", 4, cwd=tmp_path)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
-    words = [str(word) for word in (TRAIN, *command, "--output", "two", "--batch-size", 2, "--world-size", 2)]
-    env = CLEAN | {"HOME": str(tmp_path)}
-    done = subprocess.run([*launch, *words], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0 and "2 processes" in done.stderr, done.stderr
-    one, two = (read_rows(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
-    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-5)
-    assert list(map(sorted, by_step(tmp_path / "one"))) == list(map(sorted, by_step(tmp_path / "two")))
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 def test_the_backend_mlx_leaves_its_folder_and_its_command(run, trained, data, tmp_path):
     sides = ("--data", data / "train.jsonl", "--eval-data", data / "valid.jsonl", "--model", trained.output / "base")
     told = ("--backend", "mlx", "--output", "a", "--max-steps", 3)
@@ -860,7 +843,7 @@ def test_an_answer_that_is_no_program_is_left_alone(speaker):
 
 def test_the_base_depends_on_rows_and_settings_and_on_nothing_else(speaker):
     one, other = rows.encode(speaker, record(3)), rows.encode(speaker, record(4))
-    plain = settings.Config()
+    plain = settings.FineTuneConfig()
     key = tiny.fingerprint([one], plain)
     assert tiny.fingerprint([one], settings.check({"training": {"lr": 1e-5}, "lora": {"r": 2}}, "x")) == key
     assert tiny.fingerprint([other], plain) != key

@@ -13,7 +13,7 @@ from conftest import record, run_script, write_rows
 from stages.train import curves, intake, lengths, machine, settings, starts, templates
 from stages.train.losses import suspicious
 from stages.train.rows import Row
-from stages.train.tree import Config
+from stages.train.tree import FineTuneConfig
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def test_every_template_is_a_valid_file_that_reads_back_to_itself(tmp_path, monk
     settings.refuse_contradictions(config)
     (tmp_path / "c.yaml").write_text(settings.to_yaml(config, about))
     assert settings.resolve("c.yaml", {}) == config
-    assert (config == Config()) == (name == "default")
+    assert (config == FineTuneConfig()) == (name == "default")
 
 
 def test_config_init_knows_its_templates_and_refuses_others(tmp_path):
@@ -98,7 +98,7 @@ def test_what_is_hardly_meant_is_a_warning_and_no_error(tmp_path):
     (tmp_path / "config.yaml").write_text("training: {method: full, lr: 2e-4}\n")
     done = run_script("train.py", "config", "validate", cwd=tmp_path, check=0)
     assert "warning: training.lr 0.0002 is a rate for adapters" in done.err
-    assert list(settings.doubts(Config())) == []
+    assert list(settings.doubts(FineTuneConfig())) == []
 
 
 # --- templates --------------------------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ def test_a_row_that_stands_there_twice_is_trained_on_once(tmp_path):
     rejected = []
     source = intake.Source(str(write_rows(tmp_path / "in.jsonl", [*given, *same_answer])), None, tmp_path)
     taker = intake.Intake(lambda item, message, code, line=None: rejected.append((code, message)))
-    taken = intake.take(source, Config(), taker)
+    taken = intake.take(source, FineTuneConfig(), taker)
     assert len(taken.train) == 5, "equal answers to other questions are no duplicates"
     assert [code for code, _ in rejected] == ["duplicate_id"] * 2
     assert "not its text" in rejected[0][1] and "all of it" in rejected[1][1]

@@ -15,7 +15,7 @@ from stages.prepare_data_with_llm.leases import Leases
 from stages.prepare_data_with_llm.limits import Gate, Paces
 from stages.prepare_data_with_llm.money import Bill, Price, Purse, Spent, likely_tokens
 from stages.prepare_data_with_llm.outcomes import RAW, Unusable, kept, meaning_of, once_more
-from stages.prepare_data_with_llm.providers import Fatal, Provider, Refused, Transient
+from stages.prepare_data_with_llm.providers import Fatal, Provider, Refused, Transient, Unstructured
 from stages.prepare_data_with_llm.questions import Answer, BadAnswer, Found, Question, Request
 from stages.prepare_data_with_llm.receipts import Receipts
 from stages.prepare_data_with_llm.service import Service
@@ -57,7 +57,7 @@ class Engine:
         self.calling: set[asyncio.Task[Any]] = set()
         self.failed: dict[str, Fault] = {}  # so that equal rows share a failure instead of repeating it
         self.counts: Counter[str] = Counter()
-        self.proved: asyncio.Event | None = None
+        self.is_proved = False  # whether the first call has shown that there is somebody
         self.stopping = asyncio.Event()
         self.fatal: Fatal | schema.Failure | None = None
         self.lost_in_a_row = 0
@@ -80,7 +80,21 @@ class Engine:
         task = asyncio.create_task(self.fetch(asked, source))
         self.flying[key] = task
         task.add_done_callback(lambda _: self.flying.pop(key, None))
+        if not self.is_proved:
+            await self.prove(task)
         return task
+
+    async def prove(self, first: Pending) -> None:
+        """The first call goes alone: a wrong key, a wrong address, or a server that takes no schema, which is raised,
+        costs one refusal, not one for every slot."""
+        await asyncio.wait([first])
+        if error := first.exception():
+            raise error
+        result = first.result()
+        if isinstance(result, Fault) and result.code == "llm_failed":
+            self.fatal = self.fatal or Fatal(result.message)
+            self.stopping.set()
+        self.is_proved = True
 
     def known(self, asked: Question) -> Found | None:
         """The meaning of a kept answer; it is read again, for the checks may be newer than the answer."""
@@ -104,10 +118,10 @@ class Engine:
             raise self.fatal
 
     async def fetch(self, asked: Question, source: str) -> Result:
-        """One row's answer, kept before it counts. Failures are results, so that no task dies unheard."""
+        """One row's answer, kept before it counts. Failures are results, so that no task dies unheard; but for one of
+        the first call, which is waited for."""
         key = asked.request.key
         try:
-            await self.canary(asked)
             if known := await self.lease(asked):
                 return known
             try:
@@ -123,30 +137,9 @@ class Engine:
             self.fatal = self.fatal or error
             self.stopping.set()
             return Fault("llm_failed", "the run was stopped")
-        finally:
-            self.prove(key)
         self.lost_in_a_row = 0
         self.counts["answered"] += 1
         return Found(value, key)
-
-    async def canary(self, asked: Question) -> None:
-        """The first call goes alone: a wrong key or address costs one refusal, not one for every slot."""
-        if self.proved is None:
-            self.proved = asyncio.Event()
-            self.provider = self.connect()
-            self.first = asked.request.key
-        elif not self.proved.is_set():
-            await self.proved.wait()
-
-    def prove(self, key: str) -> None:
-        """The first call is over, and the others may go unless it showed that there is nobody."""
-        if self.proved is None or self.proved.is_set():
-            return
-        fault = self.failed.get(key)
-        if fault and fault.code == "llm_failed":
-            self.fatal = self.fatal or Fatal(fault.message)
-            self.stopping.set()
-        self.proved.set()
 
     async def lease(self, asked: Question) -> Found | None:
         """Make the request ours, or wait for the run that asks for it and take its answer."""
@@ -194,6 +187,8 @@ class Engine:
             try:
                 answer = await self.attempt(request, key, again=failures + limited > 0)
             except Refused as error:
+                if isinstance(error, Unstructured) and not self.is_proved:
+                    raise
                 raise Unusable("llm_invalid_request", f"the provider does not take it: {error}") from None
             except Spent as error:
                 raise Unusable("llm_unpaid", f"--max-usd {self.service.max_usd:g}: {error}") from None
@@ -240,7 +235,7 @@ class Engine:
             raise Unusable("llm_failed", f"not tried any more: the last {self.lost_in_a_row} requests got no answer")
 
     async def call(self, request: Request, entered: int) -> Answer:
-        assert self.provider, "the first call opens it"
+        self.provider = self.provider or self.connect()
         self.counts["calls"] += 1
         caller = asyncio.current_task()
         assert caller, "this is a coroutine"

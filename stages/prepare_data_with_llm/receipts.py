@@ -72,11 +72,19 @@ class Receipts:
 
 @contextmanager
 def receipts_of(contract: Contract, receipts: Receipts) -> Iterator[Callable[[bytes], Any]]:
-    """Where the receipts of a run go: beside its output. Without such a file they wait for a run that has one."""
+    """Where the receipts of a run go: beside its output. Without such a file they wait for a run that has one.
+
+    Those of shards stand in one file, which grows: a run that goes on where another one stopped asks for the rest.
+    """
     if contract.output == "-":
         yield lambda line: None
         return
     path = str(schema.ledger_path(contract.output)).removesuffix(".ledger.json") + ".receipts.jsonl"
+    before = b""
+    if schema.is_set(contract.input):
+        path = f"{contract.output.rstrip('/')}/receipts.jsonl"
+        before = schema.read_bytes(path) if schema.exists(path) else b""
     with schema.atomic(Path(path)) as file:
+        file.write(before)
         yield file.write
     receipts.forget()
