@@ -1,6 +1,6 @@
-# Containers, and the names that the targets had in systems that came before.
+# The site of the documentation, containers, and the names that targets had in systems that came before.
 
-.PHONY: install dev lint prepare-data generate-qa init-config validate-config docker-build docker-run
+.PHONY: install dev lint prepare-data generate-qa init-config validate-config site-setup docs-site docker-build docker-run
 
 install: setup ## the same as setup
 	@echo "make $@: $(VENV) is ready"
@@ -19,6 +19,15 @@ init-config: $(READY) ## write settings for a training [CONFIG=file TEMPLATE=nam
 	$(PY) train.py config init --output $(CONFIG) --template $(or $(TEMPLATE),default)
 validate-config: $(READY) ## check them [CONFIG=file]
 	$(PY) train.py config validate --config $(CONFIG)
+
+# --- the site of the documentation ------------------------------------------------------------------------------------
+site-setup: $(READY) ## add what builds the site of the documentation and runs the notebook
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-site.lock
+
+docs-site: $(READY) ## the documentation as a site that opens from the disk -> build/site
+	@$(PY) -c 'import material' 2>/dev/null || { echo "make: mkdocs-material is not installed; make site-setup" >&2; exit 1; }
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@echo "make $@: build/site/index.html"
 
 # --- containers -------------------------------------------------------------------------------------------------------
 DOCKER ?= docker
