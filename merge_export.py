@@ -67,7 +67,14 @@ quiet = click.option(
 public = click.option("--public", is_flag=True, help="Let everybody see a repository that is created.")
 
 
-@click.group(context_settings=schema.CONTEXT)
+class Commands(click.Group):
+    """`merge-adapter` is another name of `merge`, known from older scripts."""
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        return super().get_command(context, {"merge-adapter": "merge"}.get(name, name))
+
+
+@click.group(cls=Commands, context_settings=schema.CONTEXT)
 def cli() -> None:
     """Merge LoRA adapters into their base model, export the result, prove and check it."""
 

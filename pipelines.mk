@@ -61,7 +61,7 @@ data_$(1)/split/ledger.json: data_$(1)/filtered/train.json $(MAKE_DIR)/$(1)-spli
 	$(PY) split_data.py --input $$< --output-dir $$(@D) --ratios $(2) $(SPLIT_OPTIONS)
 	$(RAN)
 runs/$(1)/ledger.json: data_$(1)/split/ledger.json $(MAKE_DIR)/$(1)-train.options | $(READY)
-	$(PY) train.py --data data_$(1)/split/train.jsonl --eval-data data_$(1)/split/valid.jsonl --model $(MODEL) --output $$(@D) $(PIPELINE_TRAIN)
+	$(PY) train.py --data data_$(1)/split/train.jsonl --eval-data data_$(1)/split/valid.jsonl --model $(MODEL) --output $$(@D) $(PIPELINE_TRAIN) $(RESUMING)
 	$(RAN)
 endef
 
@@ -75,7 +75,7 @@ VOICE_NAMES := $(basename $(notdir $(VOICES)))
 PAPERS := $(call given,INPUT,data_papers/sample)
 PAPERS_SPLIT := $(call given,RATIOS,85/15)
 
-papers: runs/papers/$(lastword $(VOICE_NAMES))/ledger.json ## papers -> an adapter for each voice [INPUT=folder of PDF files | SOURCES=arxiv_papers]
+papers: runs/papers/$(lastword $(VOICE_NAMES))/ledger.json ## papers -> an adapter for each voice [INPUT=folder or SOURCES=arxiv_papers]
 	$(call tell,$@,$(VOICE_NAMES:%=runs/papers/%/adapter))
 
 data_papers/sample: examples/make_papers.py $(wildcard examples/texts/*.md) | $(READY)
@@ -106,7 +106,7 @@ $(VOICE_NAMES:%=data_papers/split/%/ledger.json): data_papers/split/%/ledger.jso
 
 # The ledgers of the adapters are written when all of them are trained; the last one stands for all.
 runs/papers/$(lastword $(VOICE_NAMES))/ledger.json: $(VOICE_NAMES:%=data_papers/split/%/ledger.json) $(MAKE_DIR)/papers-train.options | $(READY)
-	$(PY) train.py --data data_papers/split --adapters $(subst $(empty) ,$(comma),$(VOICE_NAMES)) --model $(MODEL) --output runs/papers $(PIPELINE_TRAIN)
+	$(PY) train.py --data data_papers/split --adapters $(subst $(empty) ,$(comma),$(VOICE_NAMES)) --model $(MODEL) --output runs/papers $(PIPELINE_TRAIN) $(RESUMING)
 	$(RAN)
 
 # --- documents --------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ from schema import Contract
 from stages.prepare_data_with_llm import frames
 from stages.prepare_data_with_llm.prompt import Wording, prompt_options
 from stages.prepare_data_with_llm.rows import Maker, make_each
-from stages.prepare_data_with_llm.service import Service, cache_option
+from stages.prepare_data_with_llm.service import Service, cache_option, deferred_options
 from stages.prepare_data_with_llm.service import options as service_options
 
 if TYPE_CHECKING:
@@ -223,18 +224,43 @@ def retry(context: click.Context, source: str) -> None:
 @click.option(
     "--examples", default=10, type=click.IntRange(0), metavar="N", help="Pairs to show, most different first."
 )
-@cache_option
-def compare(a: str, b: str, output: str | None, facts: str | None, examples: int, cache_dir: Path) -> None:
+@click.option(
+    "--judge",
+    "verdicts",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Ask a model which text of each pair is better, in both orders; FILE gets its verdicts.",
+)
+@deferred_options
+def compare(
+    a: str,
+    b: str,
+    output: str | None,
+    facts: str | None,
+    examples: int,
+    verdicts: Path | None,
+    service: Callable[[], Service],
+    cache_dir: Path,
+) -> None:
     """Lay two outputs for the same rows side by side: their texts, their cost, their differences."""
     from stages.prepare_data_with_llm import compare as comparing
 
-    report = comparing.compare(a, b, cache_dir, examples)
+    if verdicts:
+        from stages.prepare_data_with_llm.preference import judged
+
+        chosen = service()
+        needs_a_model(chosen, "compare --judge")
+        report, missing = judged(a, b, examples, verdicts, chosen)
+    else:
+        report, missing = comparing.compare(a, b, cache_dir, examples), None
     for path, data in ((output, comparing.markdown(report).encode()), (facts, schema.canonical(report))):
         if path:
             with schema.atomic(path) as file:
                 file.write(data + b"\n")
     if not output:
         click.echo(comparing.markdown(report))
+    if missing:
+        raise missing
 
 
 @cli.command("plan", context_settings={"ignore_unknown_options": True, "help_option_names": []})

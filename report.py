@@ -22,7 +22,7 @@ from typing import Any
 import click
 
 import schema
-from stages.report import census, ledgers, page, status, tracking
+from stages.report import card, census, ledgers, page, publish, status, tracking
 from stages.report.rows import ends, rows
 
 FOLDER = click.Path(exists=True, path_type=Path)
@@ -76,7 +76,7 @@ def cli() -> None:
 )
 @click.option(
     "--text-budget",
-    default=24,
+    default=60,
     type=click.IntRange(1, 500),
     metavar="MB",
     help="Room for texts of records; longer ones are cut to fit.",
@@ -130,6 +130,49 @@ def show_tracking(places: tuple[Path, ...], run: Path, as_json: bool) -> None:
         return
     for line in tracking.lines(counted):
         click.echo(line)
+
+
+@cli.command("card")
+@of_a_run
+@click.option(
+    "--output",
+    required=True,
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to write: README.md, and the final files in data/.",
+)
+@click.option("--title", default="A Linemill data set", help="What the data set is called.")
+@click.option(
+    "--push",
+    "repository",
+    metavar="OWNER/NAME",
+    help="Send the folder to this data set of the hub; created if missing.",
+)
+@click.option(
+    "--public", is_flag=True, help="Let everybody see the repository if it is created now.  [default: private]"
+)
+@click.option(
+    "--dry-run", is_flag=True, help="With --push: only say which files would be sent, and how large they are."
+)
+@verbosity
+def write_card(
+    places: tuple[Path, ...], run: Path, output: Path, title: str, repository: str | None, public: bool, dry_run: bool
+) -> None:
+    """Write the final files and a card about them as a hub of data sets wants it, from the ledgers alone."""
+    if repository:
+        publish.check(repository)
+    steps = ledgers.data_steps(ledgers.find(ledgers.places_of(places, run)))
+    if faults := "; ".join(card.faults(steps)):
+        raise schema.Failure(f"{faults}: `report.py status` says what to run again")
+    names = card.write(output, steps, census.take(rows(ends(steps)), steps), title)
+    schema.log(f"card: {len(names)} files -> {output}")
+    if repository and dry_run:
+        for name in names:
+            click.echo(f"{(output / name).stat().st_size:>15,}  {name}")
+        who = "public" if public else "private"
+        schema.log(f"card: {len(names)} files would go to {repository} ({who}); nothing was sent")
+    elif repository:
+        schema.log(f"card: {len(names)} files -> {publish.push(output, names, repository, public=public)}")
 
 
 if __name__ == "__main__":

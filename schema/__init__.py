@@ -32,9 +32,9 @@ from schema._identity import (
     share,
 )
 from schema._ledger import audit, file_facts, write_ledger
-from schema._near import FIELDS, Bridge, Finder, Link, Marks, MarkWriter, links, marks, sides
+from schema._near import FIELDS, Bridge, Finder, Link, Marked, Marker, Marks, MarkWriter, links, marks, sides
 from schema._record import SCHEMA_FILE, Fault, Record, canonical, encode, problem, sha256
-from schema._report import Failure, Incomplete, group, log, main, progress, set_verbosity
+from schema._report import Failure, Incomplete, also_log, group, log, main, progress, set_verbosity
 from schema._shards import exists, files, is_set, set_name, stamp, version_of
 from schema._spread import columns, components, dealt, gather, pairs, sketches, subset
 from schema._stage import Run, rehearsal, run
@@ -57,6 +57,8 @@ __all__ = [
     "Incomplete",
     "Link",
     "MarkWriter",
+    "Marked",
+    "Marker",
     "Marks",
     "Record",
     "Reject",
@@ -65,6 +67,7 @@ __all__ = [
     "absolute",
     "add_lineage",
     "adopt",
+    "also_log",
     "at_hand",
     "atomic",
     "audit",

@@ -34,7 +34,7 @@ from schema._shards import MANIFEST
 
 def must_exist(context: click.Context, parameter: click.Parameter, paths: tuple[str, ...]) -> tuple[str, ...]:
     for path in paths:
-        if path != "-" and not schema.exists(path):
+        if path != "-" and not Path(path).exists() and not schema.exists(path):
             raise click.BadParameter(f"Path {path!r} does not exist.")
     return paths
 

@@ -25,7 +25,7 @@ class Browser:
     """One page of one browser; messages of the protocol end with a zero byte, on the descriptors 3 and 4."""
 
     def __init__(self, width=1440, height=1000):
-        self.home = tempfile.TemporaryDirectory()
+        self.home = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         ours, theirs = os.pipe(), os.pipe()
 
         def hand_over():
@@ -94,7 +94,7 @@ class Browser:
     def wait(self, expression, seconds=60):
         """Until the expression is true."""
         end = time.monotonic() + seconds
-        while not self.ask(expression):
+        while not self.ask(f"Boolean({expression})"):
             assert time.monotonic() < end, f"it never came to be: {expression}"
             time.sleep(0.05)
 

@@ -125,6 +125,10 @@ def call(*arguments, code):
     return done.stderr
 
 
+def call_help(name):
+    return CliRunner().invoke(merge_export.cli, [name, "--help"]).stdout
+
+
 def merge(adapter, target, *options, code=0):
     return call("merge", "--adapter", adapter, "--output", target, *options, code=code)
 
@@ -615,6 +619,12 @@ def test_a_format_that_nobody_needs_says_why_and_what_to_take(merged, tmp_path):
     message = call("export", "--model", merged, "--format", "onnx", "--output", tmp_path / "onnx", code=2)
     assert "Take --format gguf, or run optimum-cli on the merged model" in " ".join(message.split())
     assert not (tmp_path / "onnx").exists()
+
+
+def test_names_of_older_scripts_still_work(adapter, tmp_path):
+    call("merge-adapter", "--adapter", adapter, "--output", tmp_path / "merged", "--dtype", "float32", code=0)
+    assert (tmp_path / "merged" / "manifest.json").is_file()
+    assert "--hub-id" in call_help("export")
 
 
 def test_unknown_formats_and_overlaps_are_refused(merged, tmp_path):

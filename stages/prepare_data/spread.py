@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import tempfile
-from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import schema
-from stages.prepare_data.workers import run_each
+from stages.prepare_data.workers import Work, run_each
 
 Job = TypeVar("Job", bound=Any)  # has a `plan`, and a `spool`: the name of the files that it writes
 Answer = TypeVar("Answer", bound=Any)  # tells what has `failed`, and the `error` that ended the reading
 
 
-def by_files(job: Job) -> list[Job]:
-    """A job for each file of a source, where its rows do not depend on who reads them."""
-    pieces = job.plan.ask("pieces") if job.limit is None else None
+def by_files(job: Job, place: schema.Workplace) -> list[Job]:
+    """On a cluster a job for each file of a source; on one machine, processes share the rows of any source."""
+    pieces = job.plan.ask("pieces") if place.engine != "local" and job.limit is None else None
     plans = [job.plan._replace(arguments=job.plan.arguments | piece) for piece in pieces or [{}]]
     return [job._replace(plan=plan, spool=Path(f"{job.spool}-{n}")) for n, plan in enumerate(plans)]
 
 
 def read_everywhere(
-    work: Callable[[Job], Answer], jobs: list[list[Job]], place: schema.Workplace
+    work: Work[Job, Answer], jobs: list[list[Job]], place: schema.Workplace
 ) -> Iterator[tuple[int, Answer | None]]:
     """The number of each source with its answer, as they come; a source is a list of jobs, one for each of its files.
 
@@ -41,9 +39,7 @@ def read_everywhere(
             yield number, _together([found[position] for position in sorted(found)], jobs[number])
 
 
-def _each(
-    work: Callable[[Job], Answer], jobs: list[Job], place: schema.Workplace
-) -> Iterator[tuple[int, Answer | None]]:
+def _each(work: Work[Job, Answer], jobs: list[Job], place: schema.Workplace) -> Iterator[tuple[int, Answer | None]]:
     if place.engine == "local":
         yield from run_each(work, jobs, place.workers)
         return
@@ -53,10 +49,10 @@ def _each(
         yield position, answer
 
 
-def _read_there(job: Job, work: Callable[[Job], Answer]) -> tuple[Answer, dict[str, bytes]]:
+def _read_there(job: Job, work: Work[Job, Answer]) -> tuple[Answer, dict[str, bytes]]:
     """Read on another machine; what was written there comes back with the answer."""
     with tempfile.TemporaryDirectory(prefix="linemill-") as folder:
-        answer = work(job._replace(spool=Path(folder, "spool")))
+        answer = work(job._replace(spool=Path(folder, "spool")), None)
         return answer, {path.suffix: path.read_bytes() for path in Path(folder).iterdir()}
 
 
@@ -77,16 +73,12 @@ def _together(answers: list[Answer | None], jobs: list[Job]) -> Answer | None:
 def _join(spools: list[Path]) -> None:
     """Append the files of all spools to those of the first."""
     first, *others = spools
-    with ExitStack() as stack:
-        ends = {path.suffix: stack.enter_context(open(path, "ab")) for path in _files(first)}
-        for other in others:
-            shift = ends[".records"].tell()
-            for path in _files(other):
-                data = path.read_bytes()
-                if path.suffix == ".starts":
-                    data = array("Q", [start + shift for start in array("Q", data)]).tobytes()
-                ends[path.suffix].write(data)
-                path.unlink()
+    for path in _files(first):
+        with open(path, "ab") as joined:
+            for other in others:
+                part = Path(f"{other}{path.suffix}")
+                joined.write(part.read_bytes())
+                part.unlink()
 
 
 def _files(spool: Path) -> list[Path]:

@@ -23,7 +23,7 @@ from stages.prepare_data_with_llm.engine import Engine, Pending, Result
 from stages.prepare_data_with_llm.leases import Leases
 from stages.prepare_data_with_llm.money import Price, dollars, price_of
 from stages.prepare_data_with_llm.outcomes import told
-from stages.prepare_data_with_llm.providers import Fatal, connect
+from stages.prepare_data_with_llm.providers import Fatal, Unstructured, connect
 from stages.prepare_data_with_llm.questions import Question, Request, Task
 from stages.prepare_data_with_llm.receipts import Receipts, receipts_of
 from stages.prepare_data_with_llm.replay import MISSING, Recorded, Replaying, load, recorded
@@ -89,7 +89,6 @@ def ask_by_batch(contract: Contract, task: Task, engine: Engine) -> None:
         outcome = with_batches(service, engine.answers, engine.receipts, engine.price, wanted)
     engine.service = replace(service, live=False)
     engine.failed |= outcome.failed
-    engine.unfit |= outcome.unfit
     engine.purse.spent += outcome.spent
     engine.counts["answered"] += outcome.answered
     if not service.wait and (count := len(under_way(service.cache_dir, service.host))):
@@ -215,12 +214,7 @@ async def ask_all(run: schema.Run, task: Task, engine: Engine, put: Callable[[by
     waiting: deque[Waiting] = deque()
     try:
         for position, record in enumerate(run.records()):
-            asked = task.question(record)
-            if isinstance(asked, Question):
-                result = await engine.begin(asked, record["source"])
-                waiting.append(Waiting(record, result, asked.request.key, asked.note))
-            else:
-                waiting.append(Waiting(record, asked))
+            waiting.append(await enter(record, task, engine))
             if position % BREATH == 0:
                 await asyncio.sleep(0)
             while waiting and (waiting[0].is_ready() or len(waiting) > window):
@@ -229,6 +223,19 @@ async def ask_all(run: schema.Run, task: Task, engine: Engine, put: Callable[[by
             await leave(waiting.popleft(), run, task, engine, put)
     finally:
         await engine.close()
+
+
+async def enter(record: Record, task: Task, engine: Engine) -> Waiting:
+    asked = task.question(record)
+    if not isinstance(asked, Question):
+        return Waiting(record, asked)
+    try:
+        result = await engine.begin(asked, record["source"])
+    except Unstructured as refusal:
+        if not engine.service.structure.weaken(str(refusal)):
+            raise Fatal(f"{refusal}; --structured says how else the shape of the answer can be asked for") from None
+        return await enter(record, task, engine)  # the question is another one now
+    return Waiting(record, result, asked.request.key, asked.note)
 
 
 async def leave(row: Waiting, run: schema.Run, task: Task, engine: Engine, put: Callable[[bytes], Any]) -> None:

@@ -21,8 +21,7 @@ from stages.report.ledgers import Step
 from stages.report.rows import End, Row, opened
 
 MOST_ROWS, BLOCK = 250_000, 2_000
-BUDGET = 24_000_000  # characters of text; programs compress to about a quarter, and a browser holds them all
-LIMITS = (16_000, 8_000, 4_000, 2_000, 1_000, 600, 400, 300, 200, 120, 80, 40)
+LIMITS = (16_000, 8_000, 4_000, 3_000, 2_000, 1_500, 1_000, 800, 600, 500, 400, 350, 300, 250, 200, 150, 100, 80, 40)
 SHORT_ID, MESSAGE, ISSUES = 16, 200, 12
 Json = dict[str, Any]
 

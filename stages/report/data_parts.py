@@ -74,27 +74,35 @@ def lengths(census: Census, sample: Sequence[schema.Record]) -> Section:
     title = "Lengths"
     if not census.count(KEPT):
         return Section("lengths", title, "There are no kept rows to measure.", [])
-    parts = []
-    for field in ("description", "code"):
-        by_source = census.lengths[field]
-        every = sum(by_source.values(), Counter[int]())
-        if not every:
+    tokens = _tokens(sample)
+    of = "of all rows" if len(sample) < TOKEN_ROWS else f"of {len(sample):,} rows, evenly spread"
+    pictures, spreads = [], []
+    for field, by_source in census.lengths.items():
+        if not by_source:
             continue
-        columns = _columns(field, "characters", every)
-        named = [
-            (name, by_source[name], colour_of(place)) for place, name in enumerate(census.sources()) if by_source[name]
-        ]
-        spread = drawing.spans(f"Characters of the {field} by source", named[:MOST_SOURCES])
-        parts.append(
-            beside(
-                figure(columns, f"{field}: characters of {every.total():,} rows, the longest 1 % left out"),
-                figure(spread, "By source: the middle half as a box, 5 % to 95 % as a line, the median as a stroke"),
-            )
-        )
-    parts.append(_tokens(sample))
-    return Section(
-        "lengths", title, "How long the kept texts are; what is longer than the model reads is cut or left out.", parts
-    )
+        every = sum(by_source.values(), Counter[int]())
+        pictures.append(figure(_columns(field, "characters", every), f"{field}: characters of {every.total():,} rows"))
+        pictures.append(figure(_columns(field, "tokens", tokens[field]), f"{field}: about so many tokens, {of}"))
+        named = [(name, by_source[name], colour_of(n)) for n, name in enumerate(census.sources()) if by_source[name]]
+        words = "the middle half as a box, 5 % to 95 % as a line, the median as a stroke"
+        picture = drawing.spans(f"Characters of the {field} by source", named[:MOST_SOURCES])
+        spreads.append(figure(picture, f"{field}: characters by source; {words}"))
+    percents = (5, 25, 50, 75, 95, 99)
+    rows = [[name, *(drawing.percentile(found, percent) for percent in percents)] for name, found in tokens.items()]
+    head = ["about tokens", *(f"{percent} %" for percent in percents)]
+    told = table(f"Percentiles of the length in tokens, {of}", head, rows)
+    parts = [beside(*pictures), beside(*spreads) if len(census.fates) > 1 else "", told]
+    return Section("lengths", title, "How long the kept texts are. The longest 1 % is left out of the pictures.", parts)
+
+
+def _tokens(sample: Sequence[schema.Record]) -> dict[str, Counter[int]]:
+    texts: dict[str, Callable[[schema.Record], str]] = {
+        "description": lambda row: row["description"],
+        "code": lambda row: row["code"],
+    }
+    return {
+        name: Counter(about_how_many_tokens(text(row)) for row in sample if text(row)) for name, text in texts.items()
+    }
 
 
 def _columns(field: str, unit: str, lengths: Counter[int]) -> str:
@@ -108,26 +116,6 @@ def _columns(field: str, unit: str, lengths: Counter[int]) -> str:
             values[length // step] += count
     labels = [f"{step * place:,}" for place in range(len(values))]
     return drawing.histogram(f"{field}: {unit}", labels, [Series("rows", "c1", values)], every=5, unit=unit)
-
-
-def _tokens(sample: Sequence[schema.Record]) -> str:
-    texts: dict[str, Callable[[schema.Record], str]] = {
-        "description": lambda row: row["description"],
-        "code": lambda row: row["code"],
-    }
-    counted = {
-        name: Counter(about_how_many_tokens(text(row)) for row in sample if text(row)) for name, text in texts.items()
-    }
-    counted = {name: lengths for name, lengths in counted.items() if lengths}
-    of = "of all rows" if len(sample) < TOKEN_ROWS else f"of {len(sample):,} rows, evenly spread"
-    pictures = [
-        figure(_columns(name, "tokens", found), f"{name}: about so many tokens, {of}")
-        for name, found in counted.items()
-    ]
-    percents = (5, 25, 50, 75, 95, 99)
-    rows = [[name, *(drawing.percentile(found, percent) for percent in percents)] for name, found in counted.items()]
-    head = ["about tokens", *(f"{percent} %" for percent in percents)]
-    return beside(*pictures) + table(f"Percentiles of the length in tokens, {of}", head, rows)
 
 
 def quality(steps: Sequence[Step], census: Census) -> Section:

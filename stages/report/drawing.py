@@ -86,8 +86,9 @@ def histogram(
     return svg(width, height, title, parts)
 
 
-def bars(title: str, rows: Sequence[tuple[str, float, str]], *, width: int = 520, label: int = 170) -> str:
+def bars(title: str, rows: Sequence[tuple[str, float, str]], *, width: int = 520) -> str:
     """Lying bars: a name, a value and a colour each."""
+    label = label_width(name for name, _, _ in rows)
     top = max((value for _, value, _ in rows), default=0) or 1
     parts = []
     for place, (name, value, colour) in enumerate(rows):
@@ -99,12 +100,13 @@ def bars(title: str, rows: Sequence[tuple[str, float, str]], *, width: int = 520
     return svg(width, 24 * len(rows) + 4, title, parts)
 
 
-def spans(title: str, rows: Sequence[tuple[str, Counter[int], str]], *, width: int = 520, label: int = 170) -> str:
+def spans(title: str, rows: Sequence[tuple[str, Counter[int], str]], *, width: int = 520) -> str:
     """The lengths of each source: a line from the 5th to the 95th percentile, a box for the middle half, the median."""
     facts = [
         (name, [percentile(counts, share) for share in (5, 25, 50, 75, 95)], colour) for name, counts, colour in rows
     ]
     high = max((values[-1] for _, values, _ in facts), default=1) or 1
+    label = label_width(name for name, _, _ in rows)
     marks = ticks(high, 5)
     below = 26 * len(facts) + 4
 
@@ -122,6 +124,10 @@ def spans(title: str, rows: Sequence[tuple[str, Counter[int], str]], *, width: i
         parts.append(box(at(first), y + 6, max(2, at(third) - at(first)), 14, colour, words))
         parts.append(box(at(middle) - 1, y + 3, 2.4, 20, "ink", words))
     return svg(width, below + 20, title, parts)
+
+
+def label_width(names: Iterable[str]) -> int:
+    return 16 + 7 * min(26, max(map(len, names), default=0))
 
 
 def percentile(counts: Counter[int], percent: float) -> int:

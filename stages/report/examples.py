@@ -20,13 +20,16 @@ def duplicates(census: Census, kept: Mapping[str, schema.Record]) -> Section:
     words = (
         f"{removed:,} rows were merged into {len(census.clusters):,} others. The {len(clusters):,} largest clusters:"
     )
-    return Section("duplicates", title, words, [_cluster(one, kept.get(one.kept_id)) for one in clusters])
+    return Section(
+        "duplicates", title, words, [_cluster(one, kept.get(one.kept_id), one is clusters[0]) for one in clusters]
+    )
 
 
-def _cluster(cluster: Cluster, original: schema.Record | None) -> str:
+def _cluster(cluster: Cluster, original: schema.Record | None, is_first: bool) -> str:
     pairs = [_pair(one, original, cluster.kept_id) for one in cluster.removed[:2]]
     more = f"<p>{cluster.size - len(pairs):,} more in this cluster.</p>" if cluster.size > len(pairs) else ""
-    return details(f"{cluster.size + 1:,} rows: {_title(original or cluster.removed[0].record)}", *pairs, more)
+    title = f"{cluster.size + 1:,} rows: {_title(original or cluster.removed[0].record)}"
+    return details(title, *pairs, more, is_open=is_first)
 
 
 def _pair(one: Removed, original: schema.Record | None, kept_id: str) -> str:

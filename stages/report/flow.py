@@ -14,7 +14,7 @@ from stages.report import drawing
 from stages.report.ledgers import File, Step, data_steps, final_files, makers_of, parents, shown
 
 MOST_SOURCES = 12
-COLUMN, BAR, GAP, SLOT, HEIGHT, TOP = 168, 12, 12, 36, 330, 8
+COLUMN, BAR, GAP, SLOT, HEIGHT, TOP = 178, 12, 12, 36, 330, 8
 
 
 @dataclass
@@ -62,12 +62,10 @@ def build(steps: Sequence[Step]) -> Flow:
         if not before:
             _add_sources(flow, step)
         _add_exits(flow, step, column + 1)
-    final = final_files(data)
-    last = max((node.column for node in flow.nodes.values()), default=0) + 1
     for step in data:
         for path, file in step.outputs.items():
-            _add_output(flow, step, path, file, last, [one for one in data if path in one.inputs])
-    _add_model(flow, steps, final, last + 1)
+            _add_output(flow, step, path, file, [one for one in data if path in one.inputs])
+    _add_model(flow, steps, set(final_files(data)))
     return flow
 
 
@@ -110,23 +108,25 @@ def _add_exits(flow: Flow, step: Step, column: int) -> None:
             flow.links.append(Link(str(step.place), key, rows, kind))
 
 
-def _add_output(flow: Flow, step: Step, path: Path, file: File, last: int, readers: list[Step]) -> None:
+def _add_output(flow: Flow, step: Step, path: Path, file: File, readers: list[Step]) -> None:
     rows = file.rows or 0
     for reader in readers:
         flow.links.append(Link(str(step.place), str(reader.place), rows, "stage"))
     if not readers and rows:
-        flow.nodes[str(path)] = Node(shown(path), "", rows, last, "file")
+        flow.nodes[str(path)] = Node(shown(path), "", rows, flow.nodes[str(step.place)].column + 1, "file")
         flow.links.append(Link(str(step.place), str(path), rows, "file"))
 
 
-def _add_model(flow: Flow, steps: Sequence[Step], final: dict[Path, File], column: int) -> None:
+def _add_model(flow: Flow, steps: Sequence[Step], final: set[Path]) -> None:
     """The trainings that read the final files, and the largest of the evaluations that did."""
     for stage in ("train", "evaluate_model"):
-        readers = [step for step in steps if step.ledger.stage == stage and set(step.inputs) & set(final)]
+        readers = [step for step in steps if step.ledger.stage == stage and final.intersection(step.inputs)]
         if stage == "evaluate_model":
             readers = sorted(readers, key=lambda step: -step.ledger.counts["in"])[:1]
         for step in readers:
             key, counts = str(step.place), step.ledger.counts
+            read = [flow.nodes[str(path)] for path in step.inputs if str(path) in flow.nodes]
+            column = max((node.column for node in read), default=0) + 1
             flow.nodes[key] = Node(stage, step.place.parent.name, counts["in"], column, "model")
             for path in step.inputs:
                 if str(path) in flow.nodes:
@@ -143,7 +143,7 @@ def arrange(flow: Flow) -> float:
     bottom = 0.0
     for column in sorted(columns):
         y = float(TOP)
-        for key in sorted(columns[column], key=lambda key: (flow.nodes[key].is_exit, _height_of_parents(flow, key))):
+        for key in sorted(columns[column], key=lambda key: _order(flow, key)):
             node = flow.nodes[key]
             node.y, node.height = y, max(2.0, HEIGHT * node.rows / largest)
             y += max(SLOT, node.height) + GAP
@@ -151,9 +151,12 @@ def arrange(flow: Flow) -> float:
     return bottom
 
 
-def _height_of_parents(flow: Flow, key: str) -> float:
+def _order(flow: Flow, key: str) -> tuple[bool, float, int]:
+    """What goes on stands above what leaves; beside what it came from; the larger part first."""
+    node = flow.nodes[key]
     before = [flow.nodes[link.source] for link in flow.links if link.target == key]
-    return sum(node.y + node.height / 2 for node in before) / len(before) if before else 0.0
+    middle = sum(one.y + one.height / 2 for one in before) / len(before) if before else 0.0
+    return node.is_exit, middle, -node.rows
 
 
 def draw(flow: Flow) -> str:
@@ -192,7 +195,7 @@ def _bar(node: Node) -> Iterator[str]:
     x = COLUMN * node.column
     note = f"{node.name}: {node.rows:,} rows" + (f" ({node.note})" if node.note else "")
     yield drawing.box(x, node.y, BAR, node.height, node.kind, note)
-    yield drawing.text(x + BAR + 6, node.y + 12, drawing.cut(node.name, 22), "name")
+    yield drawing.text(x + BAR + 6, node.y + 12, drawing.cut(node.name, 24), "name")
     yield drawing.text(x + BAR + 6, node.y + 27, drawing.cut(_small(node), 26), "tick")
 
 

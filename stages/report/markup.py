@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
 from html import escape
@@ -25,7 +26,8 @@ class Section(NamedTuple):
     def html(self) -> str:
         body = "\n".join(self.parts)
         kind = "" if self.parts else ' class="missing"'
-        lead = f'<p class="lead">{escape(self.lead)}</p>' if self.lead else ""
+        words = re.sub("`(.*?)`", r"<code>\1</code>", escape(self.lead))  # commands to run stand between these
+        lead = f'<p class="lead">{words}</p>' if words else ""
         return (
             f'<section id="{self.key}" aria-labelledby="{self.key}-title"{kind}>'
             f'<h2 id="{self.key}-title">{escape(self.title)}</h2>{lead}\n{body}</section>'
@@ -37,22 +39,21 @@ def safe(value: object) -> str:
 
 
 def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Numbers stand to the right; the first cell of a row is its name."""
-    top = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    body = "".join(f"<tr>{_cells(row)}</tr>" for row in rows)
+    """Columns with numbers stand to the right; the first cell of a row is its name."""
+    lines = [list(row) for row in rows]
+    kinds = ["number" if any(isinstance(line[place], int) for line in lines) else "" for place in range(len(head))]
+    top = "".join(f'<th scope="col" class="{kind}">{escape(name)}</th>' for name, kind in zip(head, kinds, strict=True))
+    body = "".join(f"<tr>{_cells(line, kinds)}</tr>" for line in lines)
     words = f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}">'
     caption = f"<caption>{escape(caption)}</caption>"
     return f"{words}<table>{caption}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
-def _cells(row: Sequence[object]) -> str:
-    first, *others = row
-    cells = [f'<th scope="row">{safe(first)}</th>']
-    for value in others:
-        if isinstance(value, int):
-            cells.append(f'<td class="number">{value:,}</td>')
-        else:
-            cells.append(f"<td>{safe(value)}</td>")
+def _cells(line: Sequence[object], kinds: Sequence[str]) -> str:
+    name, *others = line
+    cells = [f'<th scope="row">{safe(name)}</th>']
+    for value, kind in zip(others, kinds[1:], strict=True):
+        cells.append(f'<td class="{kind}">{f"{value:,}" if isinstance(value, int) else safe(value)}</td>')
     return "".join(cells)
 
 
@@ -76,7 +77,8 @@ def facts(pairs: Iterable[tuple[str, object]]) -> str:
 
 def quote(title: str, text: str, *, kind: str = "text") -> str:
     """A text of a record."""
-    return f'<div><h4>{escape(title)}</h4><pre class="{kind}" tabindex="0">{escape(shortened(text))}</pre></div>'
+    block = f'<pre class="{kind}" tabindex="0">{escape(shortened(text))}</pre>'
+    return f'<div><h3 class="small">{escape(title)}</h3>{block}</div>'
 
 
 def compared(titles: tuple[str, str], one: str, other: str) -> str:
@@ -88,7 +90,7 @@ def compared(titles: tuple[str, str], one: str, other: str) -> str:
             for line in pair[side][begin:end]:
                 marked[side].append(escape(line) if tag == "equal" else f"<mark>{escape(line) or ' '}</mark>")
     blocks = [
-        f'<div><h4>{escape(title)}</h4><pre class="code" tabindex="0">{chr(10).join(text)}</pre></div>'
+        f'<div><h3 class="small">{escape(title)}</h3><pre class="code" tabindex="0">{chr(10).join(text)}</pre></div>'
         for title, text in zip(titles, marked, strict=True)
     ]
     return beside(*blocks)

@@ -177,7 +177,10 @@ def gallery(steps: Sequence[Step], named: Sequence[Path], data: Sequence[Path]) 
             pictures += _pictures(place, beside_it, PICTURES - len(pictures))
     if not pictures:
         return Section(
-            "frames", title, "No pictures: filter_quality.py --render check --frames DIR keeps one of each program.", []
+            "frames",
+            title,
+            "No pictures: `filter_quality.py --render check --frames DIR` keeps one of each program.",
+            [],
         )
     return Section(
         "frames",

@@ -6,7 +6,7 @@ const at = (id) => document.getElementById(id);
 const tables = JSON.parse(at("tables").textContent);
 const list = at("list"), spacer = at("spacer"), detail = at("detail"), status = at("found");
 const fields = { words: at("words"), end: at("end"), source: at("source"), reason: at("reason"), order: at("order") };
-const state = { count: 0, chosen: -1, pages: new Map(), asked: new Set(), ticket: 0, begun: 0, drawn: "" };
+const state = { count: 0, chosen: -1, pages: new Map(), asked: new Set(), ticket: 0, begun: 0, drawn: "", isNew: false, isWhole: false };
 let worker = null;
 
 function element(tag, words, kind) {
@@ -19,7 +19,7 @@ function element(tag, words, kind) {
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 
 // --- the theme ---------------------------------------------------------------------------------------------------
-const THEMES = ["as the system", "light", "dark"];
+const THEMES = ["system", "light", "dark"];
 function showTheme(name) {
   if (name === THEMES[0]) delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = name;
@@ -33,6 +33,11 @@ at("theme").addEventListener("click", () => {
 // --- asking ------------------------------------------------------------------------------------------------------
 function ask() {
   state.begun = performance.now();
+  state.isNew = true;
+  put();
+}
+
+function put() {
   const query = Object.fromEntries(Object.entries(fields).map(([name, field]) => [name, field.value]));
   worker.postMessage({ kind: "query", ticket: ++state.ticket, ...query });
 }
@@ -42,13 +47,22 @@ function onFound(message) {
   state.count = message.count;
   state.pages.clear();
   state.asked.clear();
-  state.chosen = -1;
-  list.removeAttribute("aria-activedescendant");
-  list.scrollTop = 0;
   spacer.style.height = `${state.count * ROW_HEIGHT}px`;
-  const took = performance.now() - state.begun;
-  performance.measure("search", { start: state.begun, end: state.begun + took });
-  status.textContent = `${plural(message.count, "row")} of ${message.of.toLocaleString("en")}, found in ${Math.max(1, Math.round(took))} ms`;
+  let took = "";
+  if (state.isNew) {
+    const end = performance.now();
+    performance.measure("search", { start: state.begun, end });
+    took = `, found in ${Math.max(1, Math.round(end - state.begun))} ms`;
+    state.chosen = -1;
+    list.removeAttribute("aria-activedescendant");
+    list.scrollTop = 0;
+    state.isNew = false;
+  }
+  status.textContent = `${plural(message.count, "row")} of ${message.of.toLocaleString("en")}${took}`;
+  if (state.isWhole) {
+    list.removeAttribute("aria-busy");
+    document.body.dataset.ready = "true";
+  }
   draw();
 }
 
@@ -285,13 +299,11 @@ function start() {
 }
 
 function onUnpacked(message) {
-  const isFirst = !state.ticket;
+  state.isWhole = message.isLast;
   if (!message.isLast) status.textContent = `Unpacking: ${plural(message.rows, "row")} …`;
-  if (message.isLast) {
-    list.removeAttribute("aria-busy");
-    document.body.dataset.ready = "true";
-  }
-  if (isFirst || message.isLast) ask();
+  if (state.ticket && !message.isLast) return;
+  // The rest has come: the same question again, and whoever reads stays where they are.
+  put();
 }
 
 // Not before the first picture of the page: unpacking can wait, reading can not.
