@@ -122,7 +122,7 @@ class Marks:
         sketches = [_table(path, "bands", numpy.uint32, BANDS + 1) for path in paths]
         self.bands = numpy.concatenate([sketch[:, 1:] for sketch in sketches])
         counts = [sketch[:, 0].astype(numpy.int64) for sketch in sketches]
-        self._counts = numpy.concatenate(counts)
+        self.counts = numpy.concatenate(counts)
         self._starts = numpy.concatenate([numpy.cumsum(count) - count for count in counts])
         self._file = numpy.repeat(numpy.arange(len(paths)), [len(count) for count in counts])
         self._runs: list[IO[bytes]] = [Path(f"{path}.runs").open("rb") for path in paths]  # noqa: SIM115  see close
@@ -141,10 +141,12 @@ class Marks:
         common = len(mine & theirs)
         return common / (len(mine) + len(theirs) - common) if common else 0.0
 
-    def _runs_of(self, number: int) -> frozenset[int]:
+    def runs_of(self, number: int) -> bytes:
         file = self._runs[self._file[number]]
-        data = os.pread(file.fileno(), int(self._counts[number]) * 4, int(self._starts[number]) * 4)
-        return frozenset(array("I", data))
+        return os.pread(file.fileno(), int(self.counts[number]) * 4, int(self._starts[number]) * 4)
+
+    def _runs_of(self, number: int) -> frozenset[int]:
+        return frozenset(array("I", self.runs_of(number)))
 
     def close(self) -> None:
         for file in self._runs:

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,7 +39,7 @@ def each_on_ray(address: str, workers: int, work: Callable[[T], R], tasks: Seque
         shared = ray.put(work)  # it may hold much, and travels once to each node
         do = ray.remote(num_cpus=1, max_retries=_RETRIES)(_do)
         for task in tasks:
-            waiting.append(do.remote(shared, task))
+            waiting.append(do.remote(shared, task, str(Path.cwd())))
             if len(waiting) > _WINDOW:
                 yield ray.get(waiting.popleft())
         while waiting:
@@ -50,8 +51,10 @@ def each_on_ray(address: str, workers: int, work: Callable[[T], R], tasks: Seque
         raise Failure(f"Ray at {address}: {message}; the same command goes on with what is not finished") from None
 
 
-def _do(work: Callable[[T], R], task: T) -> R:
+def _do(work: Callable[[T], R], task: T, folder: str) -> R:
     """A task whose node was lost starts again elsewhere, perhaps before the old process has noticed its end."""
+    with suppress(OSError):  # so that names mean the same there as here; a node without this folder has its own
+        os.chdir(folder)
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
