@@ -57,9 +57,13 @@ def perform(
     if service.dry_run:
         from stages.prepare_data_with_llm.plan import rehearse
 
-        with rehearsal(contract) as run:
-            click.echo("\n".join(rehearse(run.records(), task, service, price)))
+        click.echo("\n".join(rehearse(schema.rehearsal(contract).records(), task, service, price)))
         return
+    if contract.engine != "local":
+        # Two makers of calls would have two rate budgets and two caps, and a call costs 1 ms of a processor.
+        schema.log(
+            f"{stage}: this process makes all calls, for one rate limit and one --max-usd; {contract.engine} idles"
+        )
     if service.batch and contract.input == "-":
         raise click.UsageError("--batch reads the input twice; give it as a file, not as standard input")
     with kept_answers(service) as (answers, leases), recorded(task, answers, service.record) as task:
@@ -70,7 +74,8 @@ def perform(
         if service.batch:
             ask_by_batch(contract, task, engine)
         engine.in_batches = keys_under_way(service.cache_dir)
-        with schema.run(stage, contract, params=params, parts=parts) as run, receipts_of(contract, receipts) as put:
+        opened = schema.run(stage, contract, params=params, parts=parts, again=OPEN)
+        with opened as run, receipts_of(contract, receipts) as put:
             ask(run, task, engine, put)
 
 
@@ -80,8 +85,7 @@ def ask_by_batch(contract: Contract, task: Task, engine: Engine) -> None:
 
     service = engine.service
     with schema.lock(service.cache_dir / "batches"):
-        with rehearsal(contract) as run:
-            wanted = make(run.records(), task, engine.answers).new
+        wanted = make(schema.rehearsal(contract).records(), task, engine.answers).new
         outcome = with_batches(service, engine.answers, engine.receipts, engine.price, wanted)
     engine.service = replace(service, live=False)
     engine.failed |= outcome.failed
@@ -140,23 +144,6 @@ def kept_answers(service: Service) -> Iterator[tuple[Answers, Leases]]:
         return
     with tempfile.TemporaryDirectory() as folder, Leases(Path(folder)) as leases:
         yield load(service.replay), leases
-
-
-@contextmanager
-def rehearsal(contract: Contract) -> Iterator[schema.Run]:
-    """A run whose files nobody sees: the same rows are taken as in a real one, and nothing is left of it."""
-
-    class Over(Exception):
-        pass
-
-    with tempfile.TemporaryDirectory() as folder:
-        places = replace(contract, output=f"{folder}/out.jsonl", rejects=f"{folder}/rejects.jsonl")
-        try:
-            with schema.run("rehearsal", places, params={}) as run:
-                yield run
-                raise Over
-        except Over:
-            return
 
 
 @dataclass

@@ -64,12 +64,11 @@ class Receipts:
         }
         return schema.canonical(line) + b"\n"
 
-    def take_over(self, path: Path) -> None:
+    def take_over(self, lines: bytes) -> None:
         """Put what stands on the receipts of an earlier run on those of this one."""
-        with path.open("rb") as lines:
-            for bill in map(paid_before, lines):
-                if bill:
-                    self.earlier[bill[0]] = self.earlier.get(bill[0], NOTHING).plus(bill[1])
+        for bill in map(paid_before, lines.splitlines()):
+            if bill:
+                self.earlier[bill[0]] = self.earlier.get(bill[0], NOTHING).plus(bill[1])
 
     def forget(self) -> None:
         """All receipts are written, but for what nobody has used: that waits for the run that uses it."""
@@ -81,14 +80,22 @@ class Receipts:
 
 @contextmanager
 def receipts_of(contract: Contract, receipts: Receipts) -> Iterator[Callable[[bytes], Any]]:
-    """Where the receipts of a run go: beside its output. Without such a file they wait for a run that has one."""
+    """Where the receipts of a run go: beside its output. Without such a file they wait for a run that has one.
+
+    Those of shards stand in one file, which grows: a run that goes on where another one stopped asks for the rest.
+    """
     if contract.output == "-":
         yield lambda line: None
         return
-    path = Path(str(schema.ledger_path(contract.output)).removesuffix(".ledger.json") + ".receipts.jsonl")
-    if path.is_file():
-        receipts.take_over(path)
-    with schema.atomic(path) as file:
+    is_set = schema.is_set(contract.input)
+    stem = str(schema.ledger_path(contract.output)).removesuffix(".ledger.json")
+    path = f"{contract.output.rstrip('/')}/receipts.jsonl" if is_set else f"{stem}.receipts.jsonl"
+    before = schema.read_bytes(path) if schema.exists(path) else b""
+    with schema.atomic(Path(path)) as file:
+        if is_set:
+            file.write(before)
+        else:
+            receipts.take_over(before)
         yield file.write
     receipts.forget()
 
