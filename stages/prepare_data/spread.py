@@ -6,10 +6,12 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+
+import click
 
 import schema
 from stages.prepare_data.workers import Work, run_each
@@ -20,7 +22,10 @@ Answer = TypeVar("Answer", bound=Any)  # tells what has `failed`, and the `error
 
 def by_files(job: Job) -> list[Job]:
     """A job for each file of a source, where its rows do not depend on who reads them."""
-    pieces = job.plan.ask("pieces") if job.limit is None else None
+    pieces = None
+    if job.limit is None:
+        with suppress(click.UsageError):  # the reading says it, too, and a run can do without a source that fails
+            pieces = job.plan.ask("pieces")
     plans = [job.plan._replace(arguments=job.plan.arguments | piece) for piece in pieces or [{}]]
     return [job._replace(plan=plan, spool=Path(f"{job.spool}-{n}")) for n, plan in enumerate(plans)]
 
