@@ -87,5 +87,5 @@ def _attention(
         band = None
         if sliding_window and size > sliding_window:
             band = torch.ones(size, size, dtype=torch.bool, device=query.device).tril().triu(1 - sliding_window)
-        parts.append(attend(*row, attn_mask=band, is_causal=band is None, **told))
+        parts.append(attend(row[0], row[1], row[2], attn_mask=band, is_causal=band is None, **told))
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
