@@ -52,7 +52,7 @@ SHORTCUTS = {
 # What some settings need besides; where it comes from.
 OPTIONAL = {
     "qlora": ("bitsandbytes", "pip install 'linemill[qlora]'"),
-    "tensorboard": ("tensorboard", "pip install tensorboard"),
+    "tensorboard": ("tensorboard", "pip install 'linemill[tensorboard]'"),
     "wandb": ("wandb", "pip install wandb"),
     "trackio": ("trackio", "pip install trackio"),
     "kernels": ("kernels", "pip install kernels"),
