@@ -25,7 +25,7 @@ import itertools
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Iterable
+from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,14 +35,14 @@ import extractors
 import schema
 from extractors import BadRow, Extract, Fetch
 from extractors._voiceover import rewrite_voiceover
-from schema import Fault
 from stages.prepare_data import augment, augment_file, closing, identity, judge, listing, preflight, repair
 from stages.prepare_data.catalogue import Source, ask, bind, choose, every_argument, nearest, read_catalogue
 from stages.prepare_data.deciding import decide, read_other
 from stages.prepare_data.identity import Decision, Policy
 from stages.prepare_data.outputs import Reading, Result, log_reject, write_set
-from stages.prepare_data.spool import Spool, SpoolWriter
-from stages.prepare_data.workers import run_each
+from stages.prepare_data.rows import Rules, read_rows
+from stages.prepare_data.spool import Spool
+from stages.prepare_data.spread import by_files, read_everywhere
 
 REPAIRS = repair.all_steps(silence=rewrite_voiceover)
 
@@ -106,33 +106,13 @@ def plan(source: Source, fetch: Fetch) -> Plan:
     return checked._replace(lacks=needs.missing()) if needs else checked
 
 
-def read_source(job: Job, items: Iterable[Any]) -> Counter[str]:
-    """Judge every row of one source and write it down; the counts are of the steps that rows failed at."""
-    source, failed = job.plan.source, Counter[str](unreadable=0, invalid=0, unfit=0)
-    with SpoolWriter(job.spool, job.policy.near, job.policy.normalise) as spool:
-        for item in schema.progress(items, source.name):
-            if isinstance(item, BadRow):
-                step, row = "unreadable", judge.mark_unusable(source, Fault(item.code, item.message), *item[2:])
-            elif isinstance(record := judge.to_record(item, source), Fault):
-                place, raw = judge.origin_of(item), judge.as_text(item)
-                step, row = "invalid", judge.mark_unusable(source, record, place, raw)
-            elif fault := judge.find_fault(record := repair.repair(record, job.repairs), job.limits):
-                step, row = "unfit", judge.mark(record, fault)
-            else:
-                spool.keep(judge.accept(record, source))
-                continue
-            failed[step] += 1
-            spool.reject(row)
-    return failed
-
-
-def read_job(job: Job) -> Answer:
-    """Read one source, here or in a process of its own."""
-    source = job.plan.source
+def read_job(job: Job, spare: Semaphore | None) -> Answer:
+    """Read one source, here or in a process of its own, with the help of processes that have nothing to do."""
+    source, rules = job.plan.source, Rules(job.plan.source, job.limits, job.policy, job.repairs, BadRow)
     try:
         assert job.plan.extract
         items = job.plan.extract(**job.plan.arguments)
-        return Answer(dict(read_source(job, itertools.islice(items, job.limit))))
+        return Answer(read_rows(itertools.islice(items, job.limit), rules, job.spool, spare))
     except click.UsageError as error:
         return Answer({}, click.UsageError(f"{source.place}: {error.message}"), fatal=True)
     except click.ClickException as error:
@@ -147,16 +127,19 @@ def read_job(job: Job) -> Answer:
         return Answer({}, schema.Failure(" ".join(message.split())), details=traceback.format_exc())
 
 
-def read_all(jobs: list[Job], workers: int, *, keep_going: bool) -> tuple[list[Reading], dict[str, str]]:
+def read_all(
+    jobs: list[list[Job]], place: schema.Workplace, *, keep_going: bool
+) -> tuple[list[Reading], dict[str, str]]:
     """Read the sources; one that fails ends the run, or is noted as missing."""
     readings: dict[int, Reading] = {}
     missing: dict[str, str] = {}
     killed = Answer({}, schema.Failure("its process was killed, perhaps for memory; try fewer --workers"))
-    for number, answer in run_each(read_job, jobs, workers):
-        name, (failed, error, fatal, details) = jobs[number].plan.source.name, answer or killed
+    for number, answer in read_everywhere(read_job, jobs, place):
+        job, (failed, error, fatal, details) = jobs[number][0], answer or killed
+        name = job.plan.source.name
         if not error:
-            readings[number] = load(jobs[number], failed)
-            schema.log(f"  {listing.describe(readings[number], jobs[number].limit)}")
+            readings[number] = load(job, failed)
+            schema.log(f"  {listing.describe(readings[number], job.limit)}")
             continue
         if details:
             schema.log(details.rstrip(), level=1)
@@ -218,9 +201,7 @@ CACHE_DIR = click.option(
 @click.option("--offline", is_flag=True, help="Use no network; a source that is neither local nor cached fails.")
 @click.option("--refresh", is_flag=True, help="Download again what is in the cache.")
 @click.option("--keep-going", is_flag=True, help="Do without a source that fails or lacks something; exit code 3.")
-@click.option(
-    "--workers", default=1, type=click.IntRange(1), metavar="N", help="Sources read at a time; the output is the same."
-)
+@schema.workplace_options
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Take at most this many rows of each source.")
 @click.option("--test-ratio", default=0.1, type=click.FloatRange(0, 1), metavar="R", help="Share of the test side.")
 @click.option("--seed", default=42, help="Decides which records fall on the test side.")
@@ -247,7 +228,7 @@ def prepare(
     offline: bool,
     refresh: bool,
     keep_going: bool,
-    workers: int,
+    workplace: schema.Workplace,
     against: tuple[str, ...],
     verbose: bool,
     quiet: bool,
@@ -261,6 +242,7 @@ def prepare(
         raise click.UsageError(
             f"{more_sources[0]!r} follows no option; did you mean --sources {' '.join(more_sources)}?"
         )
+    schema.check(workplace, shards=None)
     if offline and refresh:
         raise click.UsageError("--refresh downloads again and --offline forbids it; leave one out")
     repairs = repair.choose(REPAIRS, fix, no_fix)
@@ -278,9 +260,9 @@ def prepare(
     told = {"sources": [source.name for source in chosen], "fix": [step.name for step in repairs], **options}
     told["against"] = list(against)
     with tempfile.TemporaryDirectory(prefix="linemill-") as folder:
-        result = read_plans(plans, Path(folder), policy, repairs, workers, keep_going=keep_going, **options)
+        result = read_plans(plans, Path(folder), policy, repairs, workplace, keep_going=keep_going, **options)
         others = {path: read_other(path, policy, Path(folder, f"against{n}")) for n, path in enumerate(against)}
-        result = decide(result._replace(others=others), options["test_ratio"], options["seed"])
+        result = decide(result._replace(others=others), options["test_ratio"], options["seed"], workplace)
         inputs = [sources_file, *map(Path, against)]
         written = write_set(result, Path(output_dir), inputs, told, augment.plan_of(**options))
     closing.report(result, written, output_dir, with_table=verbose or len(chosen) > 1)
@@ -291,7 +273,7 @@ def read_plans(
     folder: Path,
     policy: Policy,
     repairs: list[repair.Step],
-    workers: int,
+    place: schema.Workplace,
     *,
     keep_going: bool,
     **options: Any,
@@ -306,7 +288,7 @@ def read_plans(
     ready = [plan for plan in plans if not plan.lacks]
     shared = (options["limit"], limits, policy, repairs)
     jobs = [Job(one, *shared, Path(folder, str(number))) for number, one in enumerate(ready)]
-    readings, failing = read_all(jobs, workers, keep_going=keep_going)
+    readings, failing = read_all(list(map(by_files, jobs)), place, keep_going=keep_going)
     missing = lacking | failing
     in_order = {plan.source.name: missing[plan.source.name] for plan in plans if plan.source.name in missing}
     return Result(readings, in_order, {}, Decision({}, {}, {}, {}), policy)

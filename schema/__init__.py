@@ -9,8 +9,17 @@ A file-to-file stage gets its options, its rejects, its ledger, its worker proce
 """
 
 from schema._commit import Held, atomic, folder, lock
-from schema._contract import CONTEXT, Contract, folder_options, options
+from schema._contract import (
+    CONTEXT,
+    ENGINE,
+    RESHARD,
+    Contract,
+    folder_options,
+    options,
+    workplace_options,
+)
 from schema._convert import to_record
+from schema._engine import Workplace, check, each
 from schema._files import Reject, ledger_path, read, rejects, rejects_path, write
 from schema._identity import (
     VERSION,
@@ -23,14 +32,20 @@ from schema._identity import (
     share,
 )
 from schema._ledger import audit, file_facts, write_ledger
-from schema._near import Bridge, Finder, Link, Marks, MarkWriter, links, marks, sides
+from schema._near import FIELDS, Bridge, Finder, Link, Marked, Marker, Marks, MarkWriter, links, marks, sides
 from schema._record import SCHEMA_FILE, Fault, Record, canonical, encode, problem, sha256
 from schema._report import Failure, Incomplete, also_log, group, log, main, progress, set_verbosity
-from schema._stage import Run, run
+from schema._shards import exists, files, is_set, set_name, stamp, version_of
+from schema._spread import columns, components, dealt, gather, pairs, sketches, subset
+from schema._stage import Run, rehearsal, run
+from schema._storage import absolute, at_hand, is_remote, read_bytes
 from schema._tokens import parses
 
 __all__ = [
     "CONTEXT",
+    "ENGINE",
+    "FIELDS",
+    "RESHARD",
     "SCHEMA_FILE",
     "VERSION",
     "Bridge",
@@ -42,24 +57,39 @@ __all__ = [
     "Incomplete",
     "Link",
     "MarkWriter",
+    "Marked",
+    "Marker",
     "Marks",
     "Record",
     "Reject",
     "Run",
+    "Workplace",
+    "absolute",
     "add_lineage",
     "adopt",
     "also_log",
+    "at_hand",
     "atomic",
     "audit",
     "canonical",
+    "check",
     "code_fingerprint",
+    "columns",
+    "components",
     "content_hash",
+    "dealt",
     "description_fingerprint",
+    "each",
     "encode",
+    "exists",
     "file_facts",
+    "files",
     "folder",
     "folder_options",
+    "gather",
     "group",
+    "is_remote",
+    "is_set",
     "ledger_path",
     "links",
     "lock",
@@ -67,19 +97,28 @@ __all__ = [
     "main",
     "marks",
     "options",
+    "pairs",
     "parses",
     "problem",
     "progress",
     "read",
+    "read_bytes",
     "record_id",
+    "rehearsal",
     "rejects",
     "rejects_path",
     "run",
+    "set_name",
     "set_verbosity",
     "sha256",
     "share",
     "sides",
+    "sketches",
+    "stamp",
+    "subset",
     "to_record",
+    "version_of",
+    "workplace_options",
     "write",
     "write_ledger",
 ]

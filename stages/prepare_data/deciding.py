@@ -11,7 +11,8 @@ import schema
 from stages.prepare_data import identity, listing
 from stages.prepare_data.identity import Policy
 from stages.prepare_data.outputs import Reading, Result
-from stages.prepare_data.spool import Spool, SpoolWriter
+from stages.prepare_data.sharing import BATCH
+from stages.prepare_data.spool import Gatherer, Spool, SpoolWriter
 
 
 def read_other(path: str, policy: Policy, place: Path) -> Spool:
@@ -22,13 +23,17 @@ def read_other(path: str, policy: Policy, place: Path) -> Spool:
             f"--against {path}: line {line}: {message}; a row that can not be read can not be compared"
         )
 
+    gathered = Gatherer(policy.near, policy.normalise)
     with SpoolWriter(place, policy.near, policy.normalise) as spool:
         for record in schema.progress(schema.read(path, reject), path):
-            spool.keep(schema.adopt(record))
+            gathered.keep(schema.adopt(record))
+            if len(gathered) == BATCH:
+                spool.write(gathered.take())
+        spool.write(gathered.take())
     return Spool(place)
 
 
-def decide(result: Result, test_ratio: float, seed: int) -> Result:
+def decide(result: Result, test_ratio: float, seed: int, place: schema.Workplace) -> Result:
     """Merge duplicates over all sources, then split."""
     spools = [reading.spool for reading in result.readings]
     if not any(map(len, spools)):
@@ -36,7 +41,7 @@ def decide(result: Result, test_ratio: float, seed: int) -> Result:
     marks = schema.Marks([spool.path for spool in [*spools, *result.others.values()]], result.policy.near)
     ranked = sorted(zip(starts_of(spools), result.readings, strict=True), key=lambda pair: rank(pair[1]))
     order = [number for start, reading in ranked for number in range(start, start + len(reading.spool))]
-    return result._replace(decision=identity.decide(marks, order, result.policy, test_ratio, seed))
+    return result._replace(decision=identity.decide(marks, order, result.policy, test_ratio, seed, place))
 
 
 def starts_of(spools: list[Spool]) -> list[int]:
