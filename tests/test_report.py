@@ -215,11 +215,32 @@ def test_a_damaged_file_is_one_line(run):
     assert re.search(r"^Error: .*valid.jsonl: line \d+ is not JSON: .*run the stage again$", report(run, check=1))
 
 
-def test_a_single_file_of_a_single_stage_has_a_page_too(tmp_path):
+@pytest.mark.parametrize("name", ["x.json", "x.jsonl.gz", "x.jsonl.zst"])
+def test_a_single_file_of_a_single_stage_has_a_page_too(tmp_path, name):
     write_rows(tmp_path / "in.jsonl", [record(number) for number in range(12)])
-    run_script("filter_quality.py", "--input", "in.jsonl", "--output", "out/x.json", cwd=tmp_path, check=0)
+    run_script("filter_quality.py", "--input", "in.jsonl", "--output", f"out/{name}", cwd=tmp_path, check=0)
     _, rows = Page(report(tmp_path, "out")).rows()
     assert len(rows) == 12
+
+
+def test_a_file_in_the_shape_of_a_trainer_is_shown_as_rows(run):
+    split = ("--input", "data_filtered/train.json", "--output-dir", "chats", "--format", "messages")
+    run_script("split_data.py", *split, cwd=run, check=0)
+    tables, rows = Page(report(run, "chats")).rows()
+    assert len(rows) == len(read_rows(run / "data_filtered" / "train.json"))
+    assert tables["sources"] == ["train", "valid"]
+
+
+def test_rows_that_were_made_of_rows_are_counted_as_rows(tmp_path):
+    text = "# Vectors\n\nA vector is a thing with a length and a direction. A matrix is a table of numbers.\n\n"
+    document = {"description": "", "source": "book", "metadata": {"kind": "document", "needs_description": True}}
+    rows = [{**document, "code": f"{text}Part {number} of it.\n\n" * 4} for number in range(9)]
+    write_rows(tmp_path / "in.jsonl", rows)
+    generate = ("generate-qa", "--llm", "offline", "--input", "in.jsonl", "--output", "out/qa.json")
+    run_script("prepare_data_with_llm.py", *generate, cwd=tmp_path, check=0)
+    made = json.loads((tmp_path / "out" / "qa.ledger.json").read_text())["counts"]["made"]
+    assert made > 9
+    assert len(Page(report(tmp_path, "out")).rows()[1]) == made
 
 
 def test_the_cost_is_that_of_the_ledger_and_each_row_has_its_receipt(run):

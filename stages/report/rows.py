@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,5 +102,6 @@ def opened(path: Path) -> IO[bytes]:
     if path.suffix == ".zst":
         import zstandard
 
-        return cast(IO[bytes], zstandard.open(path, "rb"))
+        reader = zstandard.ZstdDecompressor().stream_reader(path.open("rb"), read_across_frames=True, closefd=True)
+        return cast(IO[bytes], io.BufferedReader(cast(io.RawIOBase, reader)))
     return open(path, "rb")
