@@ -2,7 +2,7 @@
 #
 #   make all        set up, then source -> trained, merged, evaluated model
 #   make test       set up, then the tests
-#   make help       everything else
+#   make help       everything else; the pipelines of papers and documents stand in pipelines.mk
 #
 # Variables: SOURCES="a b"  LLM=offline|openai|claude  MODEL=tiny|DIR|NAME  RUN=name  WORKERS=2  RENDER=static|check
 # and, for what has no variable, PREPARE_OPTIONS LLM_OPTIONS FILTER_OPTIONS SPLIT_OPTIONS TRAIN_OPTIONS EVAL_OPTIONS.
@@ -23,6 +23,8 @@ RENDERING = $(if $(filter-out static,$(RENDER)),--render $(RENDER) --render-cach
 RATIOS ?= 85/15
 # The tiny base has seen the same rows already: more than one pass of its adapter makes it recite them.
 TRAIN_OPTIONS ?= --on-long reject$(if $(filter tiny,$(MODEL)), --epochs 1)
+# RESUME=1 goes on from the newest checkpoint; it is no option that would make a finished training run again.
+RESUMING = $(if $(RESUME),--resume)
 EVAL_LIMIT ?= 32
 EVAL_OPTIONS ?= --max-new-tokens 512
 
@@ -39,7 +41,8 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 SCRIPTS := prepare_data.py prepare_data_with_llm.py filter_quality.py split_data.py train.py merge_export.py evaluate_model.py report.py
-TYPED := $(SCRIPTS) schema stages extractors docs/_generate.py
+OLD_SCRIPTS := prepare_data_enhanced.py paperExtractor.py sdg.py trim_jsonl.py finetune_project
+TYPED := $(SCRIPTS) $(OLD_SCRIPTS) schema stages extractors docs/_generate.py examples/make_papers.py
 
 # A stage that ends with "done, but incomplete" (exit code 3) leaves its file; removing it here makes the next make
 # run the stage again instead of going on with less. Answers that were paid for are in the cache.
@@ -84,8 +87,8 @@ $(READY): requirements.lock
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not here; install Python 3.11 or newer, or say PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old, Linemill needs 3.11 or newer; say PYTHON=..." >&2; exit 1; }
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) $(TORCH)
+	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) -r requirements.lock
 	@touch $@
 
 render-setup: $(READY) ## add Manim, so that programs can be run and judged by what happens
@@ -133,7 +136,7 @@ data_split/train.jsonl data_split/valid.jsonl: data_split/ledger.json
 	@test -e $@ || { echo "make: $@ is gone though its ledger is there; remove data_split/ledger.json to split again" >&2; exit 1; }
 
 $(OUT)/ledger.json: data_split/train.jsonl data_split/valid.jsonl $(MAKE_DIR)/train-$(RUN).options | $(READY)
-	$(PY) train.py --data data_split/train.jsonl --eval-data data_split/valid.jsonl --model $(MODEL) --output $(OUT) $(TRAIN_OPTIONS)
+	$(PY) train.py --data data_split/train.jsonl --eval-data data_split/valid.jsonl --model $(MODEL) --output $(OUT) $(TRAIN_OPTIONS) $(RESUMING)
 	$(RAN)
 
 $(OUT)/merged/ledger.json: $(OUT)/ledger.json | $(READY)
@@ -162,6 +165,8 @@ $(OUT)/gguf/ledger.json: $(OUT)/merged/ledger.json $(EVALUATION)/scores.json $(M
 	$(PY) merge_export.py export --model $(OUT)/merged --format gguf $(addprefix --quant ,$(QUANT)) --output $(OUT)/gguf --scores $(EVALUATION)/scores.json
 	$(RAN)
 
+include pipelines.mk deploy/deploy.mk
+
 summary:
 	@if [ -e $(MAKE_DIR)/ran ]; then rm $(MAKE_DIR)/ran; echo "make all: done."; \
 	else echo "make all: nothing to do, everything is up to date."; fi
@@ -174,7 +179,7 @@ summary:
 
 # --- looking after it ------------------------------------------------------------------------------------------------
 audit: | $(READY) ## count every ledger again, from the files themselves
-	$(PY) -m schema audit $(wildcard data_formatted data_enhanced data_filtered data_split runs)
+	$(PY) -m schema audit $(wildcard data_formatted data_enhanced data_filtered data_split data_papers data_documents data_manim_docs runs)
 
 # pytest prints one line for each group of tests; two processes, because two cores are what there is.
 JOBS ?= 2
@@ -210,7 +215,7 @@ bench: $(READY) ## measure, beside peers (see bench/README.md)
 	$(if $(RENDERING),$(PY) bench/render_gate.py,@echo "make bench: without Manim (make render-setup) the render gate is left out")
 
 lock: ## write requirements.lock from the environment as it is
-	$(PY) -m pip freeze --exclude pip | sed -e 's/+cpu$$//' | grep -vxFf requirements-render.lock > requirements.lock
+	$(PY) -m pip freeze --exclude pip | sed -e 's/+cpu$$//' | grep -vxFf requirements-render.lock -f requirements-site.lock > requirements.lock
 
 PREPARED := train.json test.json rejects.jsonl dataset_stats.json deduplication_report.json removed_duplicates.json ledger.json
 SPLIT := train.jsonl valid.jsonl test.jsonl rejects.jsonl ledger.json dataset_info.json \
@@ -222,4 +227,4 @@ clean: ## remove what can be made again for free; caches, data_enhanced and runs
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'

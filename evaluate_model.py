@@ -19,17 +19,30 @@ What an answer is worth is said by filter_quality.py --tag-only, with --render i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 import schema
-from stages.evaluate_model import anchors, asking, chat, files, leaks, measures, models, page, server, tables
-from stages.evaluate_model.asking import Asker, Item, Sampling
+from stages.evaluate_model import (
+    anchors,
+    asking,
+    chat,
+    files,
+    leaks,
+    measures,
+    models,
+    options,
+    page,
+    presets,
+    running,
+    server,
+    tables,
+)
+from stages.evaluate_model.asking import Asker, Sampling
 from stages.evaluate_model.local import weight_digests
 from stages.evaluate_model.options import (
     ADAPTER,
@@ -46,52 +59,19 @@ from stages.evaluate_model.options import (
     verbosity,
 )
 
-Found = TypeVar("Found")
-
-
-def contract(data: Path, output: Path, where: str | None, limit: int | None, seed: int = 0) -> schema.Contract:
-    """The same promises as any stage from file to file: rejects, a ledger, atomic outputs."""
-    rejects = schema.rejects_path(output)
-    if any(place.exists() and data.samefile(place) for place in (output, Path(rejects))):
-        raise click.UsageError(f"--data {data} is a file that this command writes; name another --output")
-    return schema.Contract(
-        input=str(data),
-        output=str(output),
-        rejects=rejects,
-        where=where,
-        limit=limit,
-        seed=seed,
-        workers=1,
-        strict=False,
-        max_reject_rate=None,
-        engine="local",
-    )
-
-
-def admitted(
-    run: schema.Run, prepare: Callable[[schema.Record], Found | schema.Fault]
-) -> tuple[list[schema.Record], list[Found]]:
-    """The rows that the model can take, and what it will see of them; every other row is rejected with its reason."""
-    records, items = [], []
-    for record in run.records():
-        item = prepare(record)
-        if not isinstance(item, schema.Fault):
-            records.append(record)
-            items.append(item)
-        elif item.code == "too_long":  # it was asked, and can not answer
-            run.reject(asking.failed(record, {"finish": item.code}), item)
-        else:
-            run.reject(record, item)
-    if not records:
-        run.pending("there is no row that the model could be asked about")
-    return records, items
-
 
 def rated(record: schema.Record, loss: models.RowLoss) -> schema.Record:
     return asking.with_evaluation(record, {**loss._asdict(), "loss": round(loss.nll / loss.tokens, 6)})
 
 
-@click.group(context_settings=schema.CONTEXT)
+class Commands(click.Group):
+    """`evaluate` is another name of `loss`, known from older scripts."""
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        return super().get_command(context, {"evaluate": "loss"}.get(name, name))
+
+
+@click.group(cls=Commands, context_settings=schema.CONTEXT)
 def cli() -> None:
     """Measure a model on held-out records."""
 
@@ -99,7 +79,7 @@ def cli() -> None:
 @cli.command()
 @MODEL
 @ADAPTER
-@click.option("--data", required=True, metavar="FILE", type=FILE, help="Record file with held-out rows.")
+@click.option("--data", "--test-file", required=True, metavar="FILE", type=FILE, help="Record file with held-out rows.")
 @OUTPUT
 @click.option("--batch-size", default=8, type=click.IntRange(1), help="Rows that the model reads together.")
 @lambda command: decorated(command, [verbosity, *SELECTION])
@@ -112,11 +92,11 @@ def loss(
     params: dict[str, Any] = {"model": model, "adapter": str(adapter) if adapter else None, "batch_size": batch_size}
     kept = []
     with (
-        schema.run("evaluate_model", contract(data, rows, where, limit), params=params) as run,
+        schema.run("evaluate_model", running.contract(data, rows, where, limit), params=params) as run,
         models.quiet_libraries(),
     ):
         loaded = models.load(model, adapter)
-        records, items = admitted(run, lambda record: models.conversation(loaded, record))
+        records, items = running.admitted(run, lambda record: models.conversation(loaded, record))
         for record, row_loss in zip(records, models.all_losses(loaded, items, batch_size), strict=True):
             kept.append(rated(record, row_loss))
             run.keep(kept[-1])
@@ -130,7 +110,14 @@ def loss(
 @MODEL
 @ADAPTER
 @click.option("--with-base", is_flag=True, help="Ask the model without the adapter first; results in OUTPUT/base.")
-@click.option("--data", metavar="FILE", type=FILE, help="Record file with held-out rows.")
+@click.option(
+    "--data", metavar="FILE", help="Record file with held-out rows; with --preset also OWNER/NAME on the hub."
+)
+@click.option(
+    "--preset",
+    type=click.Choice(list(presets.PRESETS)),
+    help="Read --data as this benchmark was published, and ask as it is quoted.",
+)
 @click.option("--prompts", metavar="FILE", type=FILE, help="In place of --data: a text file, a prompt on each line.")
 @OUTPUT
 @click.option("--samples", default=1, type=click.IntRange(1, 1000), help="Answers to each prompt, for pass@k.")
@@ -140,7 +127,8 @@ def generate(
     model: str,
     adapter: Path | None,
     with_base: bool,
-    data: Path | None,
+    data: str | None,
+    preset: str | None,
     prompts: Path | None,
     output: Path,
     samples: int,
@@ -160,43 +148,22 @@ def generate(
         raise click.UsageError("--with-base needs an --adapter: without one the model is the base")
     if not others["base_url"]:
         models.require_training_packages()
-    choice = Sampling(max_new_tokens, temperature, top_p, seed)
+    source = presets.find(preset, data) if preset else files.existing(data)
+    most = (
+        presets.PRESETS[preset].max_new_tokens if preset and options.is_left_out("max_new_tokens") else max_new_tokens
+    )
+    choice = Sampling(most, temperature, top_p, seed)
     params = {"model": model, **choice._asdict(), "samples": samples, "system": system}
+    params |= {"preset": preset} if preset else {}
     told_server = {"server": server.host_of(others["base_url"] or ""), "parameters": others["parameters"]}
     params |= told_server if others["base_url"] else {}
     params |= {} if others["base_url"] else {"batch_size": others["batch_size"]}
     for folder, put_on in ([(output / "base", None)] if with_base else []) + [(output, adapter)]:
-        asked = asking.write_asked(data, prompts, samples, folder)
-        setting = contract(asked, folder / files.GENERATED, where, limit and limit * samples, seed)
+        asked = asking.write_asked(source, prompts, samples, folder, preset)
+        setting = running.contract(asked, folder / files.GENERATED, where, limit and limit * samples, seed)
         told = params | {"adapter": str(put_on) if put_on else None}
         ask = partial(opened, model, put_on, choice=choice, system=system, **others)
-        write_answers(folder, setting, told, ask)
-
-
-def write_answers(
-    folder: Path, setting: schema.Contract, params: dict[str, Any], open_asker: Callable[[], Asker]
-) -> None:
-    """Ask about every row of the input, and write what came."""
-    with (
-        asking.journal(folder) as journal,
-        schema.run("evaluate_model", setting, params=params) as run,
-        nullcontext() if "server" in params else models.quiet_libraries(),
-    ):
-        asker = open_asker()
-        records, prompts = admitted(run, asker.prompt)
-        run.extra |= asker.identity()
-        read = schema.file_facts(setting.input, count=False)["sha256"]
-        key = [run.extra, params, read, setting.where, setting.limit]
-        journal.begin(schema.sha256(schema.canonical(key)))
-        items = [Item(prompt, measures.sample_of(row)) for prompt, row in zip(prompts, records, strict=True)]
-        for record, answer in zip(records, asking.answers(asker, items, journal), strict=True):
-            row = asking.generated(record, answer)
-            if row["code"].strip():
-                run.keep(row)
-            else:
-                run.reject(asking.failed(record, row["metadata"]["evaluation"]), asking.why_empty(answer))
-        if not journal.whole:
-            run.pending("some prompts got no answer; the same command asks only for those")
+        running.write_answers(folder, setting, told, ask)
 
 
 @cli.command()
@@ -224,12 +191,14 @@ def score(
             raise schema.Failure(f"{leaks.summary(found)}; `leakage` names them")
     scores = {**measures.scores([*rows, *failed]), "not_asked": never_asked}
     scores |= {"published": others} if others else {}
+    scores |= {"benchmark": quoted} if (quoted := presets.summary([*rows, *failed])) else {}
     inputs = [data, *([silent] if silent.is_file() else [])]
     files.write_report(output / "scores.json", scores, inputs, len(rows), {"train": str(train) if train else None})
     schema.log(
         f"evaluate_model: {len(rows):,} answers and {scores['empty']:,} missing ones -> {output / 'scores.json'}"
     )
-    for line in [*tables.scores(scores), *(anchors.lines(others) if others else [])]:
+    told = [*(presets.lines(quoted) if quoted else []), *(anchors.lines(others) if others else [])]
+    for line in [*tables.scores(scores), *told]:
         schema.log(f"  {line}")
 
 

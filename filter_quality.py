@@ -117,7 +117,11 @@ def _fault(quality: Quality, rules: Rules, least: float) -> schema.Fault:
 )
 @click.option("--max-tokens", type=click.IntRange(1), metavar="N",
               help="Reject rows that are longer; a text that is asked about may be cut, an answer never.")  # fmt: skip
-@click.option("--tokenizer", metavar="DIR|NAME", help="Whose tokens: a folder of a model, or its name on the hub.")
+@click.option(
+    "--tokenizer",
+    metavar="DIR|NAME",
+    help="Whose tokens: a folder of a model, its name on the hub, or bytes: never more tokens than bytes.",
+)
 @click.option("--allow-license", "--allow-licence", "licences", multiple=True, metavar="L",
               help="Keep only rows of this licence; can be given several times; unknown is one.")  # fmt: skip
 @click.option("--allow-secrets", is_flag=True, help="Keep rows that hold keys or passwords.")
@@ -146,13 +150,14 @@ def main(
     least, wish = _least(min_quality, tag_only), take(wishes)
     _check_report(contract, report)
     config = read_config(quality_config) if quality_config else {}
-    book, guard = RuleBook(mode, config), _guard(**wishes)._replace(conflicts=conflicts(contract.input))
+    whole = conflicts(contract)
+    book, guard = RuleBook(mode, config), _guard(**wishes)._replace(conflicts=whole.found)
     asked = {name: value for name, value in wishes.items() if value not in (None, False, (), "keep")}
     asked |= wish.params() if wish else {}
     params = {"min_quality": least, "mode": mode, **asked} | ({"quality_config": config} if config else {})
     incomplete = None
     try:
-        with schema.run("filter_quality", contract, params=params) as run:
+        with schema.run("filter_quality", contract, params=params, depends=whole.depends) as run:
             check = partial(gate, book=book, guard=guard, least=least)
             if wish:
                 _render(run, wish, check, tag_only)
@@ -169,7 +174,10 @@ def main(
 
 
 def _render(run: schema.Run, wish: Wish, check: Check, tag_only: bool) -> None:
-    """Run the programs that pass the checks; what that took goes to the ledger."""
+    """Run the programs that pass the checks; what that took goes to the ledger, on a cluster to that of each shard."""
+    if run.contract.engine != "local":
+        run.each(partial(_render, wish=wish, check=check, tag_only=tag_only))
+        return
     from stages.filter_quality.render.pool import Pool
     from stages.filter_quality.render.rows import Gate
 

@@ -14,36 +14,19 @@ Out   one folder that loads without peft: weights, tokenizer, chat template, man
 from __future__ import annotations
 
 import re
-import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 
 import schema
-from stages.merge_export import adapter_file, adapters, exporting, folders, gguf_file, merging, models, proof, publish
+from stages.merge_export import adapters, exporting, folders, formats, gguf_file, merging, models, proof, publish
 
-FORMATS = ("safetensors", "gguf", "adapter-gguf", "mlx")
+FORMATS = ("safetensors", "pytorch", "gguf", "adapter-gguf", "mlx", "onnx")
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 TARGET = click.Path(file_okay=False, path_type=Path)
 NAME = re.compile(r"\w[\w.-]*")
-
-
-def write_ledger(staging: Path, output: Path, action: str, inputs: list[Path], options: dict[str, Any]) -> None:
-    """No records pass here, so the counts are zero; what counts are the digests of all that was read and written."""
-    schema.write_ledger(
-        staging / folders.LEDGER,
-        stage="merge_export",
-        inputs=inputs,
-        outputs=[],
-        files=[staging / name for name in [*folders.model_files(staging), folders.MANIFEST]],
-        counts={"in": 0, "kept": 0, "rejected": 0, "merged": 0},
-        reasons={},
-        options={"action": action, **options},
-        beside=output,
-    )
 
 
 def refuse_overlap(output: Path, *sources: Path) -> None:
@@ -73,11 +56,6 @@ def check_quants(context: click.Context, option: click.Parameter, values: tuple[
     return names
 
 
-def require_gguf() -> None:
-    if find_spec("gguf") is None:
-        raise click.UsageError("merge_export needs the package gguf: pip install 'linemill[export]'")
-
-
 def be_quiet(context: click.Context, option: click.Parameter, value: bool) -> None:
     if value:
         schema.set_verbosity(-1)
@@ -89,7 +67,14 @@ quiet = click.option(
 public = click.option("--public", is_flag=True, help="Let everybody see a repository that is created.")
 
 
-@click.group(context_settings=schema.CONTEXT)
+class Commands(click.Group):
+    """`merge-adapter` is another name of `merge`, known from older scripts."""
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        return super().get_command(context, {"merge-adapter": "merge"}.get(name, name))
+
+
+@click.group(cls=Commands, context_settings=schema.CONTEXT)
 def cli() -> None:
     """Merge LoRA adapters into their base model, export the result, prove and check it."""
 
@@ -123,7 +108,7 @@ def merge_into(
         inputs = [*sorted(base.glob("*.safetensors")), base / "config.json"]
         inputs += [file for part in parts for file in merging.adapter_files(part)]
         options = {"dtype": dtype, "max_shard_size": shard, "weights": list(shares)}
-        write_ledger(staging, output, "merge", inputs, options)
+        formats.write_ledger(staging, output, "merge", inputs, options)
     schema.log(merging.summary(base, len(parts), output, dtype, found))
 
 
@@ -187,16 +172,18 @@ def verify(paths: tuple[Path, ...], against: Path | None) -> None:
         manifest = folders.check_folder(folder)
         with models.quiet_libraries():
             kind = manifest.get("kind", "safetensors")
-            found = try_files(folder, manifest, against) if kind.endswith("gguf") else try_model(folder)
+            gguf = kind.endswith("gguf")
+            found = try_files(folder, manifest, against) if gguf else try_model(folder, pickled=kind == "pytorch")
         schema.log(f"merge_export: {folder}: {len(manifest['files'])} files as they were written, {found}")
 
 
-def try_model(folder: Path) -> str:
-    return "it loads, " + ("its chat template renders" if models.try_out(folder) else "it has no chat template")
+def try_model(folder: Path, *, pickled: bool) -> str:
+    speaks = models.try_out(folder, pickled=pickled)
+    return "it loads, " + ("its chat template renders" if speaks else "it has no chat template")
 
 
 def try_files(folder: Path, manifest: dict[str, Any], against: Path | None) -> str:
-    require_gguf()
+    formats.require_gguf()
     said = []
     for name in sorted(name for name in manifest["files"] if name.endswith(".gguf")):
         count = len(gguf_file.open_file(folder / name).tensors)
@@ -210,52 +197,6 @@ def try_files(folder: Path, manifest: dict[str, Any], against: Path | None) -> s
 
 
 # --- export -----------------------------------------------------------------------------------------------------------
-def copy_model(model: Path, output: Path, kind: str) -> str:
-    manifest = folders.check_folder(model)
-    folders.check_space(output, sum(facts["bytes"] for facts in manifest["files"].values()))
-    names = list(manifest["files"])
-    with schema.folder(output) as staging:
-        if kind == "mlx":
-            exporting.copy_for_mlx(model, staging, names)
-            folders.write_manifest(staging, {"kind": "mlx", "dtype": manifest.get("dtype")})
-        else:
-            folders.copy_files(model, staging, [*names, folders.MANIFEST])
-        folders.check_folder(staging)
-        write_ledger(staging, output, "export", [model / name for name in [*names, folders.MANIFEST]], {"format": kind})
-    return f"{len(names)} files, equal to those of {model}" + (" but for config.json" if kind == "mlx" else "")
-
-
-def export_gguf(order: exporting.Order, output: Path) -> str:
-    models.require_training_packages()
-    require_gguf()
-    manifest = folders.check_folder(order.model)
-    with models.quiet_libraries():
-        folders.check_space(output, exporting.check(order))
-        with schema.folder(output) as staging:
-            found = exporting.write_files(order, staging)
-            exporting.write_companions(order, staging, found)
-            folders.write_manifest(staging, {"kind": "gguf", "proof": found})
-            inputs = [order.model / name for name in [*manifest["files"], folders.MANIFEST]]
-            write_ledger(staging, output, "export", inputs, {"format": "gguf", "quants": list(order.quants)})
-    return "\n".join(f"{name}: {exporting.describe(facts)}" for name, facts in found.items())
-
-
-def export_adapter(adapter: Path, output: Path, name: str, base_model: str | None) -> str:
-    models.require_training_packages()
-    require_gguf()
-    base = adapters.find_base(base_model, adapter, adapters.read_config(adapter))
-    folders.check_space(output, 2 * adapters.weights_file(adapter).stat().st_size)
-    with models.quiet_libraries(), schema.folder(output) as staging:
-        target = staging / f"{name}-adapter.gguf"
-        with tempfile.TemporaryDirectory(prefix="linemill-") as scratch:
-            adapter_file.write(adapter, base, target, Path(scratch) / "adapter")
-        folders.write_manifest(staging, {"kind": "adapter-gguf", "base": base.name})
-        inputs = [*merging.adapter_files(adapter), base / "config.json"]
-        write_ledger(staging, output, "export", inputs, {"format": "adapter-gguf"})
-        count = len(gguf_file.open_file(target).tensors)
-    return f"{name}-adapter.gguf: {count} tensors, for llama.cpp beside a GGUF file of {base}"
-
-
 @cli.command()
 @click.option(
     "--model", required=True, metavar="DIR", type=FOLDER, help="What `merge` wrote; or, for adapter-gguf, an adapter."
@@ -280,7 +221,7 @@ def export_adapter(adapter: Path, output: Path, name: str, base_model: str | Non
     "--data", metavar="FILE", type=FILE, help="Records whose conversations are compared as well (200 of them)."
 )
 @click.option("--scores", metavar="FILE", type=FILE, help="scores.json of evaluate_model.py, for the model card.")
-@click.option("--push", metavar="OWNER/NAME", help="Send the result to this repository of the hub.")
+@click.option("--push", "--hub-id", metavar="OWNER/NAME", help="Send the result to this repository of the hub.")
 @public
 @quiet
 def export(
@@ -299,12 +240,15 @@ def export(
     if push is not None:
         publish.check(push)
     name = name or exporting.default_name(model)
-    if kind == "gguf":
-        said = export_gguf(exporting.Order(model, name, quants, **more), output)
-    elif kind == "adapter-gguf":
-        said = export_adapter(model, output, name, base_model)
-    else:
-        said = copy_model(model, output, kind)
+    match kind:
+        case "gguf":
+            said = formats.export_gguf(exporting.Order(model, name, quants, **more), output)
+        case "adapter-gguf":
+            said = formats.export_adapter(model, output, name, base_model)
+        case "onnx":
+            raise click.UsageError(formats.NO_ONNX)
+        case _:
+            said = formats.copy_model(model, output, kind)
     for line in said.split("\n"):
         schema.log(f"merge_export: {output}: {line}")
     if push is not None:

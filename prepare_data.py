@@ -25,7 +25,7 @@ import itertools
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Iterable
+from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,15 +33,15 @@ import click
 
 import extractors
 import schema
-from extractors import BadRow, Extract, Fetch
+from extractors import Extract, Fetch
 from extractors._voiceover import rewrite_voiceover
-from schema import Fault
 from stages.prepare_data import augment, augment_file, closing, identity, judge, listing, preflight, repair
 from stages.prepare_data.catalogue import Source, ask, bind, choose, every_argument, nearest, read_catalogue
 from stages.prepare_data.deciding import decide, read_other
 from stages.prepare_data.identity import Decision, Policy
 from stages.prepare_data.outputs import Reading, Result, log_reject, write_set
-from stages.prepare_data.spool import Spool, SpoolWriter
+from stages.prepare_data.rows import Rules, read_rows
+from stages.prepare_data.spool import Spool
 from stages.prepare_data.workers import run_each
 
 REPAIRS = repair.all_steps(silence=rewrite_voiceover)
@@ -106,33 +106,13 @@ def plan(source: Source, fetch: Fetch) -> Plan:
     return checked._replace(lacks=needs.missing()) if needs else checked
 
 
-def read_source(job: Job, items: Iterable[Any]) -> Counter[str]:
-    """Judge every row of one source and write it down; the counts are of the steps that rows failed at."""
-    source, failed = job.plan.source, Counter[str](unreadable=0, invalid=0, unfit=0)
-    with SpoolWriter(job.spool, job.policy.near, job.policy.normalise) as spool:
-        for item in schema.progress(items, source.name):
-            if isinstance(item, BadRow):
-                step, row = "unreadable", judge.mark_unusable(source, Fault(item.code, item.message), *item[2:])
-            elif isinstance(record := judge.to_record(item, source), Fault):
-                place, raw = judge.origin_of(item), judge.as_text(item)
-                step, row = "invalid", judge.mark_unusable(source, record, place, raw)
-            elif fault := judge.find_fault(record := repair.repair(record, job.repairs), job.limits):
-                step, row = "unfit", judge.mark(record, fault)
-            else:
-                spool.keep(judge.accept(record, source))
-                continue
-            failed[step] += 1
-            spool.reject(row)
-    return failed
-
-
-def read_job(job: Job) -> Answer:
-    """Read one source, here or in a process of its own."""
-    source = job.plan.source
+def read_job(job: Job, spare: Semaphore | None) -> Answer:
+    """Read one source, here or in a process of its own, with the help of processes that have nothing to do."""
+    source, rules = job.plan.source, Rules(job.plan.source, job.limits, job.policy, job.repairs)
     try:
         assert job.plan.extract
         items = job.plan.extract(**job.plan.arguments)
-        return Answer(dict(read_source(job, itertools.islice(items, job.limit))))
+        return Answer(read_rows(itertools.islice(items, job.limit), rules, job.spool, spare))
     except click.UsageError as error:
         return Answer({}, click.UsageError(f"{source.place}: {error.message}"), fatal=True)
     except click.ClickException as error:
@@ -219,7 +199,11 @@ CACHE_DIR = click.option(
 @click.option("--refresh", is_flag=True, help="Download again what is in the cache.")
 @click.option("--keep-going", is_flag=True, help="Do without a source that fails or lacks something; exit code 3.")
 @click.option(
-    "--workers", default=1, type=click.IntRange(1), metavar="N", help="Sources read at a time; the output is the same."
+    "--workers",
+    default=1,
+    type=click.IntRange(1),
+    metavar="N",
+    help="Processes that share the work; the output is the same.",
 )
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Take at most this many rows of each source.")
 @click.option("--test-ratio", default=0.1, type=click.FloatRange(0, 1), metavar="R", help="Share of the test side.")

@@ -26,7 +26,9 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -34,8 +36,12 @@ import schema
 from schema import Contract
 from stages.prepare_data_with_llm import frames
 from stages.prepare_data_with_llm.prompt import Wording, prompt_options
-from stages.prepare_data_with_llm.service import Service, cache_option
+from stages.prepare_data_with_llm.rows import Maker, make_each
+from stages.prepare_data_with_llm.service import Service, cache_option, deferred_options
 from stages.prepare_data_with_llm.service import options as service_options
+
+if TYPE_CHECKING:
+    from stages.prepare_data_with_llm.personas import Persona
 
 
 @click.group(context_settings=schema.CONTEXT)
@@ -67,13 +73,11 @@ def describe_offline(contract: Contract, everything: bool, dry_run: bool) -> Non
     """Rows are independent of each other here, so that --workers share them."""
     from stages.prepare_data_with_llm.describe import NAME as STAGE
     from stages.prepare_data_with_llm.offline import NAME
-    from stages.prepare_data_with_llm.online import rehearsal
     from stages.prepare_data_with_llm.rows import describe_offline, is_wanted
 
     if dry_run:
-        with rehearsal(contract) as run:
-            wanted = [is_wanted(record, everything) for record in run.records()]
-            click.echo(f"{len(wanted):,} rows, {sum(wanted):,} to be described by {NAME}\nnothing was written")
+        wanted = [is_wanted(record, everything) for record in schema.rehearsal(contract).records()]
+        click.echo(f"{len(wanted):,} rows, {sum(wanted):,} to be described by {NAME}\nnothing was written")
         return
     with schema.run(STAGE, contract, params={"llm": NAME, "all": everything}) as run:
         run.map(functools.partial(describe_offline, everything=everything))
@@ -101,21 +105,24 @@ def generate_qa(contract: Contract, service: Service, wording: Wording, num_pair
 
 def question_offline(contract: Contract, num_pairs: int, everything: bool, dry_run: bool) -> None:
     """Pairs whose answers are sentences of the document: headings and definitions, nothing that needs a mind."""
-    from stages.prepare_data_with_llm.online import rehearsal
     from stages.prepare_data_with_llm.qa import NAME, OFFLINE, make_offline
 
     params = {"llm": OFFLINE, "num_pairs": num_pairs, "all": everything}
-    with rehearsal(contract) if dry_run else schema.run(NAME, contract, params=params) as run:
-        for record in run.records():
-            made = make_offline(record, num_pairs, everything)
-            if isinstance(made, schema.Fault):
-                run.reject(record, made)
-            else:
-                run.make(record, made)
-        if dry_run:
-            counts = run.totals()
-            told = f"{counts['in']:,} rows, {counts.get('made', 0):,} pairs out of {counts['kept']:,} by {OFFLINE}"
-            click.echo(f"{told}\nnothing was written")
+    make = functools.partial(make_offline, num_pairs=num_pairs, everything=everything)
+    if dry_run:
+        rehearse(contract, make, "pairs", OFFLINE)
+        return
+    with schema.run(NAME, contract, params=params) as run:
+        run.each(functools.partial(make_each, make=make))
+
+
+def rehearse(contract: Contract, make: Maker, things: str, author: str) -> None:
+    """Say what would be made of the rows, and write nothing."""
+    run = schema.rehearsal(contract)
+    make_each(run, make)
+    counts = run.totals()
+    click.echo(f"{counts['in']:,} rows, {counts.get('made', 0):,} {things} out of {counts['kept']:,} by {author}")
+    click.echo("nothing was written")
 
 
 @cli.command("generate-personas")
@@ -134,15 +141,33 @@ def generate_personas(
     contract: Contract, service: Service, wording: Wording, names: tuple[str, ...], everything: bool
 ) -> None:
     """Explain the sections of papers in several voices: one file for each voice."""
-    from stages.prepare_data_with_llm.online import perform
     from stages.prepare_data_with_llm.personas import NAME, Explaining, load
 
-    needs_a_model(service, NAME)
     prompt, personas = load(wording.prompt, names)
+    if service.provider == "offline":
+        quote_offline(contract, personas, everything, service.dry_run)
+        return
+    from stages.prepare_data_with_llm.online import perform
+
     task = Explaining(service, wording.limit(prompt), personas, everything)
     voices = [f"{persona.name}: {persona.version}" for persona in personas]
     params = {"llm": service.author, "prompt": task.prompt.name, "personas": voices, "all": everything}
     perform(NAME, contract, service, task, params, [persona.part for persona in personas])
+
+
+def quote_offline(contract: Contract, personas: tuple[Persona, ...], everything: bool, dry_run: bool) -> None:
+    """Rows of sentences of the section itself: they try out a pipeline, they teach no voice."""
+    from stages.prepare_data_with_llm import personas as voices
+
+    make = functools.partial(voices.quote_offline, personas=personas, everything=everything)
+    if dry_run:
+        rehearse(contract, make, "rows of voices", voices.OFFLINE)
+        return
+    names = [f"{persona.name}: {persona.version}" for persona in personas]
+    parts = [persona.part for persona in personas]
+    params = {"llm": voices.OFFLINE, "personas": names, "all": everything}
+    with schema.run(voices.NAME, contract, params=params, parts=parts) as run:
+        run.each(functools.partial(make_each, make=make, parts=parts))
 
 
 @cli.command("judge")
@@ -162,7 +187,7 @@ def judge(contract: Contract, service: Service, wording: Wording, frames: Path |
 
 
 def needs_a_model(service: Service, task: str) -> None:
-    """No rule writes an explanation or a verdict that deserves the name."""
+    """No rule writes a verdict that deserves the name."""
     if service.provider == "offline":
         raise click.UsageError(f"{task} needs a language model; name one with --llm, or a recorded run with --replay")
 
@@ -172,9 +197,8 @@ def needs_a_model(service: Service, task: str) -> None:
     "--input",
     "source",
     required=True,
-    type=click.Path(exists=True, dir_okay=False),
-    metavar="FILE",
-    help="Rejects file of one of the commands here.",
+    metavar="FILE|DIR",
+    help="Rejects file of one of the commands here, or the folder with those of shards.",
 )
 @click.pass_context
 def retry(context: click.Context, source: str) -> None:
@@ -200,18 +224,43 @@ def retry(context: click.Context, source: str) -> None:
 @click.option(
     "--examples", default=10, type=click.IntRange(0), metavar="N", help="Pairs to show, most different first."
 )
-@cache_option
-def compare(a: str, b: str, output: str | None, facts: str | None, examples: int, cache_dir: Path) -> None:
+@click.option(
+    "--judge",
+    "verdicts",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Ask a model which text of each pair is better, in both orders; FILE gets its verdicts.",
+)
+@deferred_options
+def compare(
+    a: str,
+    b: str,
+    output: str | None,
+    facts: str | None,
+    examples: int,
+    verdicts: Path | None,
+    service: Callable[[], Service],
+    cache_dir: Path,
+) -> None:
     """Lay two outputs for the same rows side by side: their texts, their cost, their differences."""
     from stages.prepare_data_with_llm import compare as comparing
 
-    report = comparing.compare(a, b, cache_dir, examples)
+    if verdicts:
+        from stages.prepare_data_with_llm.preference import judged
+
+        chosen = service()
+        needs_a_model(chosen, "compare --judge")
+        report, missing = judged(a, b, examples, verdicts, chosen)
+    else:
+        report, missing = comparing.compare(a, b, cache_dir, examples), None
     for path, data in ((output, comparing.markdown(report).encode()), (facts, schema.canonical(report))):
         if path:
             with schema.atomic(path) as file:
                 file.write(data + b"\n")
     if not output:
         click.echo(comparing.markdown(report))
+    if missing:
+        raise missing
 
 
 @cli.command("plan", context_settings={"ignore_unknown_options": True, "help_option_names": []})

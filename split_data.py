@@ -8,8 +8,8 @@
 
 In    any record file; "-" is standard input. Without any option: every data/STYLE_2048.jsonl
 Out   split: train.jsonl, valid.jsonl (and test.jsonl for three ratios), rejects.jsonl and ledger.json, which change
-      together or not at all; with --format also configuration files for other trainers. Without any option: the
-      same in data/STYLE_2048, as messages
+      together or not at all; of shards, folders of shards instead: train, valid (and test). With --format also
+      configuration files for other trainers. Without any option: the same in data/STYLE_2048, as messages
       audit: standard output gets a line for each pair of records in two files; exit code 3 if there is one
 
 A record stands on the side of the records before it that say the same: equal code, equal description, nearly the
@@ -63,6 +63,12 @@ def refuse_pipes(context: click.Context, parameter: click.Parameter, paths: tupl
     return paths
 
 
+def must_exist(context: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
+    if path not in (None, "-") and not schema.exists(path):
+        raise click.BadParameter(f"{path}: there is no such file")
+    return path
+
+
 def parse_near(context: click.Context, parameter: click.Parameter, share: float) -> float | None:
     return None if share == 1 else share
 
@@ -110,9 +116,9 @@ def main(context: click.Context) -> None:
 @click.option(
     "--input",
     "source",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
-    help=f'Record file of any known shape; "-" is standard input.  [default: every {STYLES}]',
+    metavar="FILE|DIR",
+    callback=must_exist,
+    help=f'Record file of any known shape, or a folder of shards; "-" is standard input.  [default: every {STYLES}]',
 )
 @click.option(
     "--output-dir", type=click.Path(file_okay=False), help="Folder to write.  [default: the name of such a file]"
@@ -138,9 +144,11 @@ def main(context: click.Context) -> None:
     help="With --format: settings for the trainers that read it.",
 )
 @click.option("--model", default=DEFAULT_MODEL, help="Base model that these settings name.")
+@schema.workplace_options
 @VERBOSE
 @QUIET
 def split(
+    workplace: schema.Workplace,
     source: str | None,
     output_dir: str | None,
     row_format: str | None,
@@ -161,7 +169,8 @@ def split(
     )
     for one, folder in places:
         refuse_own_input([one, *benchmarks], [Path(folder, f"{name}.jsonl") for name in SIDES])
-        split_file(one, folder, job, model if trainer_configs else None)
+        schema.check(workplace, shards=None if schema.is_set(one) else schema.RESHARD)
+        split_file(one, folder, job, model if trainer_configs else None, workplace)
 
 
 def style_files() -> list[Path]:
@@ -184,27 +193,32 @@ def places_of(source: str | None, output_dir: str | None) -> list[tuple[str, str
 def refuse_own_input(sources: list[str], outputs: list[Path]) -> None:
     for source in sources:
         for output in outputs:
-            if source != "-" and output.exists() and output.samefile(source):
+            taken = [output, output.parent] if schema.is_set(source) else [output]
+            if source != "-" and any(
+                place.exists() and Path(source).exists() and place.samefile(source) for place in taken
+            ):
                 raise click.UsageError(f"{source}: the split would take its place; choose another --output-dir")
 
 
-def split_file(source: str, output_dir: str, job: Job, model: str | None) -> None:
+def split_file(source: str, output_dir: str, job: Job, model: str | None, workplace: schema.Workplace) -> None:
     """One split, from the first reading to the line that says what happened."""
     reasons: Counter[str] = Counter()
     with schema.folder(output_dir) as staging, readable_twice(source) as input_:
         benchmarks = leaks.Files(job.benchmarks, read_whole)
-        placement = place(input_, benchmarks, job)
+        placement = place(input_, benchmarks, job, workplace)
         with schema.rejects(output_dir, staging / "rejects.jsonl", stage=STAGE) as put:
             sizes = write_sides(staging, input_, benchmarks, placement, job, counting(put, reasons))
-        fitting = configs(Folder(job.row_format, sizes, model)) if model and job.row_format != "records" else {}
+        # Those trainers read files, not folders of shards.
+        wanted = model and job.row_format != "records" and not input_.is_set()
+        fitting = configs(Folder(job.row_format, sizes, model)) if model and wanted else {}
         for name, data in fitting.items():
             (staging / name).write_bytes(data)
         rejected, kept = reasons.total(), sum(sizes.values())
         schema.write_ledger(
             staging / "ledger.json",
             stage=STAGE,
-            inputs=[*([source] if source != "-" and Path(source).is_file() else []), *job.benchmarks],
-            outputs=[staging / f"{name}.jsonl" for name in job.names],
+            inputs=[*(schema.files(source) if input_.path == source else []), *job.benchmarks],
+            outputs=[staging / piece.output(name) for name in job.names for piece in input_.pieces()],
             counts={"in": kept + rejected, "kept": kept, "rejected": rejected, "merged": 0, "augmented": 0},
             reasons=dict(reasons),
             options=job.options(),

@@ -9,7 +9,7 @@
 In    any record file; a base model: a folder, a name on the hub, or `tiny`, which is built from the rows, offline
 Out   OUTPUT/adapter with the tokenizer it was trained with (OUTPUT/model for --method full); base/ (of tiny),
       config.yaml, metrics.jsonl, losses.jsonl (every row, by id), curves.html, ledger.json, rejects.jsonl with every
-      row that is not trained on and the reason; checkpoints/ for --resume
+      row that is not trained on and the reason; train.log, what was said and when; checkpoints/ for --resume
 """
 
 from __future__ import annotations
@@ -25,16 +25,31 @@ import click
 import msgspec
 
 import schema
-from stages.train import adapter, curves, intake, lengths, losses, machine, mlx, models, rows, settings, starts, tiny
+from stages.train import (
+    adapter,
+    intake,
+    journal,
+    lengths,
+    losses,
+    machine,
+    mlx,
+    models,
+    outcome,
+    rows,
+    settings,
+    starts,
+    tiny,
+)
 from stages.train.intake import Intake, Prepared, Source
-from stages.train.tree import Config
+from stages.train.tree import DataConfig, FineTuneConfig, ModelConfig, TrainingConfig
+
+__all__ = ["DataConfig", "FineTuneConfig", "ModelConfig", "TrainingConfig"]
 
 FILE = click.Path(exists=True, dir_okay=False)
 OUTPUT = click.Path(file_okay=False, path_type=Path)
-LEDGER, METRICS, REJECTS, CURVES = "ledger.json", "metrics.jsonl", "rejects.jsonl", "curves.html"
 
 
-def base_folder(every: Sequence[rows.Row], speaker: rows.Speaker, config: Config, output: Path) -> Path:
+def base_folder(every: Sequence[rows.Row], speaker: rows.Speaker, config: FineTuneConfig, output: Path) -> Path:
     """Where the base model is; the tiny one is built first, unless it stands there from the same rows and settings."""
     if config.model.name != "tiny":
         return models.find_model(config.model.name)
@@ -47,69 +62,33 @@ def base_folder(every: Sequence[rows.Row], speaker: rows.Speaker, config: Config
 
 
 def train_one(
-    prepared: Prepared, base: Path, config: Config, output: Path, team: machine.Team, *, resume: bool
+    prepared: Prepared, base: Path, config: FineTuneConfig, output: Path, team: machine.Team, *, resume: bool
 ) -> None:
     """One adapter, or one model that was trained in full, and what is known of its training."""
     dtype = models.choose_dtype(config.model.dtype)
-    job = adapter.Job(prepared.train, prepared.held_out, models.load_speaker(base, config), base, dtype, config)
+    job = adapter.Job(prepared.train, prepared.held_out, prepared.speaker, base, dtype, config)
     target = output / ("model" if job.is_full else "adapter")
     # A folder is named as it is seen from the adapter, so that a run that is moved as a whole still fits together.
     is_folder = config.model.name == "tiny" or Path(config.model.name).is_dir()
     base_name = os.path.relpath(base, target) if is_folder else models.hub_name(config.model.name)
     model = models.load_model(base, "float32" if job.is_full else dtype, config)
     done = adapter.train(model, job, output / "checkpoints", team, resume=resume)
+    weights = adapter.gathered(done.trainer)
     if not team.is_first:
         return
     with schema.folder(target) as staging:
-        adapter.save(done.trainer, job, base_name, staging)
-    write_records_of_the_run(done, config, output)
+        adapter.save(done.trainer, weights, job, base_name, staging)
+    outcome.write_records(done, config, output)
     schema.log("train: the rows that were learned least: loss, id, source, description")
     for line in losses.suspicious(done.losses.lines, prepared.train):
         schema.log(line)
 
 
-def write_records_of_the_run(done: adapter.Done, config: Config, output: Path) -> None:
-    lines = list(adapter.metrics(done.trainer))
-    with schema.atomic(output / "config.yaml") as file:
-        file.write(settings.to_yaml(config).encode())
-    with schema.atomic(output / METRICS) as file:
-        for entry in lines:
-            file.write(schema.encode(entry) + b"\n")
-    with schema.atomic(output / CURVES) as file:
-        file.write(curves.page(output.name, lines).encode())
-    done.losses.save(output / losses.FILE)
-
-
-def write_ledger(source: Source, prepared: Prepared, taken: Intake, config: Config, result: Path) -> None:
-    output = source.output
-    kept, rejected = len(prepared.train) + len(prepared.held_out), taken.reasons.total()
-    known = [output / name for name in ("config.yaml", METRICS, losses.FILE, CURVES) if result.name != "mlx"]
-    schema.write_ledger(
-        output / LEDGER,
-        stage="train",
-        inputs=[source.data, source.eval_data] if source.eval_data else [source.data],
-        outputs=[],
-        rejects=output / REJECTS,
-        files=[*sorted(result.iterdir()), *known],
-        counts={"in": kept + rejected, "kept": kept, "rejected": rejected, "merged": 0},
-        reasons=dict(taken.reasons),
-        options=msgspec.to_builtins(config),
-        extra={
-            "trained_rows": len(prepared.train),
-            "held_out_rows": len(prepared.held_out),
-            "trained_tokens": sum(row.answer for row in prepared.train),
-        },
-    )
-    schema.log(
-        f"train: {kept + rejected:,} in, {kept:,} kept ({len(prepared.train):,} trained, "
-        f"{len(prepared.held_out):,} held out), {rejected:,} rejected -> {result}"
-    )
-
-
 @contextmanager
-def libraries(config: Config) -> Iterator[None]:
+def libraries(config: FineTuneConfig) -> Iterator[None]:
     models.require_packages(config)
     models.settle_environment(config.model.name)
+    models.load_libraries()
     with models.quiet_libraries():
         yield
 
@@ -122,12 +101,12 @@ def intakes(sources: Sequence[Source], team: machine.Team) -> Iterator[list[Inta
             yield [Intake(lambda *_, **__: None) for _ in sources]
             return
         yield [
-            Intake(stack.enter_context(schema.rejects(source.output, source.output / REJECTS, stage="train")))
+            Intake(stack.enter_context(schema.rejects(source.output, source.output / outcome.REJECTS, stage="train")))
             for source in sources
         ]
 
 
-def prepare(sources: Sequence[Source], config: Config, takers: Sequence[Intake]) -> list[Prepared]:
+def prepare(sources: Sequence[Source], config: FineTuneConfig, takers: Sequence[Intake]) -> list[Prepared]:
     """Every row of every source, tokenized and checked; what stays outside is named before the first step."""
     taken = [intake.take(source, config, taker) for source, taker in zip(sources, takers, strict=True)]
     speaker = intake.find_speaker(taken, config)
@@ -144,7 +123,19 @@ def be_quiet(context: click.Context, option: click.Parameter, value: bool) -> No
         schema.set_verbosity(-1)
 
 
+def be_verbose(context: click.Context, option: click.Parameter, value: bool) -> None:
+    if value:
+        schema.set_verbosity(1)
+
+
 quiet = click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=be_quiet, help="Only errors.")
+verbose = click.option(
+    *("-v", "--verbose"),
+    is_flag=True,
+    expose_value=False,
+    callback=be_verbose,
+    help="Every step, and what the libraries warn of.",
+)
 config_option = click.option(
     "--config",
     "config_file",
@@ -163,7 +154,13 @@ def cli() -> None:
 
 @cli.command("train")
 @click.option(
-    "--output", default="runs/default", envvar="OUTPUT_DIR", type=OUTPUT, metavar="DIR", help="Folder of the run."
+    *("--output", "-o"),
+    default=starts.default_output,
+    show_default="runs/default",
+    envvar="OUTPUT_DIR",
+    type=OUTPUT,
+    metavar="DIR",
+    help="Folder of the run.",
 )
 @click.option(
     "--adapters",
@@ -178,9 +175,16 @@ def cli() -> None:
     type=click.Choice(["trl", "mlx"]),
     help="mlx writes OUTPUT/mlx for Apple's mlx-lm, and runs it where it is installed.",
 )
-@click.option("--world-size", type=click.IntRange(1), metavar="N", help="Stop unless N processes take part (torchrun).")
+@click.option(
+    "--world-size",
+    envvar="LINEMILL_WORLD_SIZE",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Stop unless N processes take part (torchrun); the environment may say it, too (LINEMILL_WORLD_SIZE).",
+)
 @config_option
 @settings.flags()
+@verbose
 @quiet
 def train_command(
     output: Path,
@@ -203,16 +207,20 @@ def train_command(
     with libraries(config), ExitStack() as stack:
         if team.is_first:
             stack.enter_context(schema.lock(output))
+            stack.enter_context(journal.kept(output))
         else:
             schema.set_verbosity(-1)
-        team.join()
+        machine.tell_of_termination()
+        team.join(fsdp=config.training.fsdp)
         if backend == "mlx":
             hand_to_mlx(sources, config, output)
         else:
             train_all(sources, config, output, team, resume=resume)
 
 
-def train_all(sources: Sequence[Source], config: Config, output: Path, team: machine.Team, *, resume: bool) -> None:
+def train_all(
+    sources: Sequence[Source], config: FineTuneConfig, output: Path, team: machine.Team, *, resume: bool
+) -> None:
     for doubt in settings.doubts(config):
         schema.log(f"train: warning: {doubt}")
     with intakes(sources, team) as takers:
@@ -225,10 +233,10 @@ def train_all(sources: Sequence[Source], config: Config, output: Path, team: mac
     if team.is_first:
         for source, part, taker in zip(sources, prepared, takers, strict=True):
             result = source.output / ("model" if config.training.method == "full" else "adapter")
-            write_ledger(source, part, taker, config, result)
+            outcome.write_ledger(source, part, taker, config, result)
 
 
-def hand_to_mlx(sources: Sequence[Source], config: Config, output: Path) -> None:
+def hand_to_mlx(sources: Sequence[Source], config: FineTuneConfig, output: Path) -> None:
     with intakes(sources, machine.Team()) as takers:
         prepared = prepare(sources, config, takers)
     every = [row for part in prepared for row in part.train]
@@ -238,8 +246,8 @@ def hand_to_mlx(sources: Sequence[Source], config: Config, output: Path) -> None
     )
     for source, part, taker in zip(sources, prepared, takers, strict=True):
         folder = source.output / "mlx"
-        command = mlx.write(part, base, config, folder)
-        write_ledger(source, part, taker, config, folder)
+        command = mlx.write(part, mlx.readable(base, output / "mlx-base"), config, folder)
+        outcome.write_ledger(source, part, taker, config, folder)
         mlx.run(command, folder)
 
 

@@ -70,7 +70,7 @@ def settings_page() -> str:
     settings = load("stages.train.settings")
     before, begin, rest = SETTINGS.read_text("utf-8").partition("```yaml\n")
     _, end, after = rest.partition("```\n<!-- end -->")
-    return before + begin + str(settings.to_yaml(settings.Config())) + end + after
+    return before + begin + str(settings.to_yaml(settings.FineTuneConfig())) + end + after
 
 
 def types_page() -> str:

@@ -9,8 +9,17 @@ A file-to-file stage gets its options, its rejects, its ledger, its worker proce
 """
 
 from schema._commit import Held, atomic, folder, lock
-from schema._contract import CONTEXT, Contract, folder_options, options
+from schema._contract import (
+    CONTEXT,
+    ENGINE,
+    RESHARD,
+    Contract,
+    folder_options,
+    options,
+    workplace_options,
+)
 from schema._convert import to_record
+from schema._engine import Workplace, check, each
 from schema._files import Reject, ledger_path, read, rejects, rejects_path, write
 from schema._identity import (
     VERSION,
@@ -23,14 +32,19 @@ from schema._identity import (
     share,
 )
 from schema._ledger import audit, file_facts, write_ledger
-from schema._near import Bridge, Finder, Link, Marks, MarkWriter, links, marks, sides
+from schema._near import Bridge, Finder, Link, Marked, Marker, Marks, MarkWriter, links, marks, sides
 from schema._record import SCHEMA_FILE, Fault, Record, canonical, encode, problem, sha256
-from schema._report import Failure, Incomplete, group, log, main, progress, set_verbosity
-from schema._stage import Run, run
+from schema._report import Failure, Incomplete, also_log, group, log, main, progress, set_verbosity
+from schema._shards import exists, files, is_set, set_name, stamp, version_of
+from schema._spread import gather, sketches
+from schema._stage import Run, rehearsal, run
+from schema._storage import absolute, at_hand, is_remote, read_bytes
 from schema._tokens import parses
 
 __all__ = [
     "CONTEXT",
+    "ENGINE",
+    "RESHARD",
     "SCHEMA_FILE",
     "VERSION",
     "Bridge",
@@ -42,23 +56,36 @@ __all__ = [
     "Incomplete",
     "Link",
     "MarkWriter",
+    "Marked",
+    "Marker",
     "Marks",
     "Record",
     "Reject",
     "Run",
+    "Workplace",
+    "absolute",
     "add_lineage",
     "adopt",
+    "also_log",
+    "at_hand",
     "atomic",
     "audit",
     "canonical",
+    "check",
     "code_fingerprint",
     "content_hash",
     "description_fingerprint",
+    "each",
     "encode",
+    "exists",
     "file_facts",
+    "files",
     "folder",
     "folder_options",
+    "gather",
     "group",
+    "is_remote",
+    "is_set",
     "ledger_path",
     "links",
     "lock",
@@ -70,15 +97,22 @@ __all__ = [
     "problem",
     "progress",
     "read",
+    "read_bytes",
     "record_id",
+    "rehearsal",
     "rejects",
     "rejects_path",
     "run",
+    "set_name",
     "set_verbosity",
     "sha256",
     "share",
     "sides",
+    "sketches",
+    "stamp",
     "to_record",
+    "version_of",
+    "workplace_options",
     "write",
     "write_ledger",
 ]

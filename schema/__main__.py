@@ -5,9 +5,11 @@
     python -m schema audit data_formatted data_enhanced/train.ledger.json
     python -m schema convert --input chats.jsonl --output records.jsonl
     python -m schema parquet --input data_filtered/train.json --output-dir data_parquet
+    python -m schema reshard data_formatted/train.json data_shards --shards 100
 
-In    record files of any known shape; for audit, ledgers or folders that hold them
-Out   standard output for trace; a record file for convert; a folder for parquet; nothing for validate and audit
+In    record files of any known shape, or folders of shards; for audit, ledgers or folders that hold them
+Out   standard output for trace; a record file for convert; a folder for parquet and reshard; nothing for validate and
+      audit
 """
 
 from __future__ import annotations
@@ -23,10 +25,21 @@ import click
 import schema
 from schema._files import parse, source_name
 from schema._lines import Row, rows
+from schema._manifest import audit_manifest, find_ledgers
 from schema._parquet import write_parquet
 from schema._record import decode
+from schema._reshard import write_shards
+from schema._shards import MANIFEST
 
-_FILES = click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, allow_dash=True))
+
+def must_exist(context: click.Context, parameter: click.Parameter, paths: tuple[str, ...]) -> tuple[str, ...]:
+    for path in paths:
+        if path != "-" and not Path(path).exists() and not schema.exists(path):
+            raise click.BadParameter(f"Path {path!r} does not exist.")
+    return paths
+
+
+_FILES = click.argument("files", nargs=-1, required=True, callback=must_exist)
 _SHOWN = 20
 
 
@@ -145,20 +158,35 @@ def _short(text: str, length: int = 72) -> str:
 @_FILES
 def audit(files: tuple[str, ...]) -> None:
     """Count again what ledgers say, from the files themselves; exit code 1 when something differs."""
-    ledgers = sorted({ledger for path in files for ledger in _ledgers(Path(path))})
+    ledgers = sorted({ledger for path in files for ledger in find_ledgers(path)})
     if not ledgers:
         raise schema.Failure(f"no ledger in {', '.join(files)}; a stage writes one beside its output")
     faults = 0
     for ledger in ledgers:
-        found = schema.audit(ledger)
+        found = audit_manifest(ledger) if Path(ledger).name == MANIFEST else schema.audit(ledger)
         faults += len(found)
         schema.log(f"{ledger}: {'; '.join(found) if found else 'adds up'}")
     if faults:
         raise schema.Failure(f"{faults} differences in {len(ledgers)} ledgers; run the stages again (make all)")
 
 
-def _ledgers(path: Path) -> list[Path]:
-    return [path] if path.is_file() else [*path.rglob("ledger.json"), *path.rglob("*.ledger.json")]
+@cli.command()
+@click.argument("source", metavar="IN")
+@click.argument("output", metavar="OUT")
+@click.option("--shards", type=click.IntRange(1), metavar="N", help="Write N shards of about as many rows each.")
+@click.option("--rows", type=click.IntRange(1), metavar="N", help="Write shards of N rows, and a last one of the rest.")
+@click.option("--compress", type=click.Choice(["gz", "zst"]), help="Compress the shards.")
+def reshard(source: str, output: str, shards: int | None, rows: int | None, compress: str | None) -> None:
+    """Cut a record file, or a folder of shards, into shards; the rows and their order stay.
+
+    All shards one after the other are what IN is, row by row; nothing is converted or rejected.
+    """
+    if (shards is None) == (rows is None):
+        raise click.UsageError("how many shards? say --shards N, or --rows N for each")
+    if not schema.exists(source):
+        raise click.UsageError(f"{source}: there is no such file or folder")
+    count, written = write_shards(source, output, shards, rows, f".{compress}" if compress else "")
+    schema.log(f"reshard: {count:,} rows -> {written:,} shards in {output}")
 
 
 @cli.command()

@@ -6,7 +6,6 @@ import ctypes
 import errno
 import fcntl
 import gzip
-import hashlib
 import json
 import os
 import shutil
@@ -18,7 +17,8 @@ from typing import IO, Any
 
 import click
 
-PathLike = str | os.PathLike[str]
+from schema import _storage
+from schema._storage import PathLike
 
 
 class Held(click.ClickException):
@@ -44,9 +44,7 @@ class Sink:
         """Name and SHA-256 of what was written; only once it is closed."""
         if self.part is None:
             return {"path": self.path, "sha256": None}
-        with open(self.part, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"path": os.path.relpath(self.path, near), "sha256": digest}
+        return {"path": _storage.name_near(self.path, near), "sha256": _storage.digest(self.part)}
 
 
 @contextmanager
@@ -62,11 +60,11 @@ def together(paths: list[Path]) -> Iterator[list[Sink]]:
 
     A kill between two renames leaves the last file, the data, old and whole: the next run mends the rest.
     """
-    parts = [path.with_name(f".{path.name}.{os.getpid()}.part") for path in paths]
+    parts = [_part(_storage.stand_in(path)) for path in paths]
     with ExitStack() as stack:
         for path in paths:
             stack.enter_context(lock(path))
-            _remove_stale(path)
+            _remove_stale(_storage.stand_in(path))
         for part in parts:
             stack.callback(part.unlink, missing_ok=True)
         sinks = [_open_sink(part, path, stack) for part, path in zip(parts, paths, strict=True)]
@@ -75,8 +73,8 @@ def together(paths: list[Path]) -> Iterator[list[Sink]]:
             sink.close()
         for part, path in zip(parts, paths, strict=True):
             _sync(part)
-            part.replace(path)
-        for folder in {path.parent for path in paths}:
+            _storage.put(part, path)
+        for folder in {path.parent for path in paths if not _storage.is_remote(path)}:
             _sync(folder)
 
 
@@ -87,13 +85,17 @@ def folder(path: PathLike) -> Iterator[Path]:
     Files of `path` that no earlier set wrote stay. The switch is one exchange of two folders, so that nobody ever
     sees the train side of one run beside the test side of another.
     """
-    target = Path(path).absolute()
-    staging = target.with_name(f".{target.name}.{os.getpid()}.part")
-    with lock(target):
+    is_remote = _storage.is_remote(path)
+    target = _storage.stand_in(Path(path)) if is_remote else Path(path).absolute()
+    staging = _part(target)
+    with lock(Path(path) if is_remote else target):
         _remove_stale(target)
         staging.mkdir()
         try:
             yield staging
+            if is_remote:
+                _storage.upload(staging, path, last="ledger.json")
+                return
             _keep_foreign_files(target, staging)
             for entry in [*staging.rglob("*"), staging]:
                 _sync(entry)
@@ -107,22 +109,27 @@ def folder(path: PathLike) -> Iterator[Path]:
 def together_in(path: PathLike, names: list[str]) -> Iterator[list[Sink]]:
     """Files of one folder that are written at the same time and switched as one set."""
     with folder(path) as staging, ExitStack() as stack:
-        target = Path(path).absolute()
+        target = Path(path) if _storage.is_remote(path) else Path(path).absolute()
         yield [_open_sink(staging / name, target / name, stack) for name in names]
 
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold `path` for this process; the system lets go of it when the process ends, however it ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    name = path.with_name(f".{path.name}.lock")
+    """Hold `path` for this process; the system lets go of it when the process ends, however it ends.
+
+    A store has no locks: there the other runs of this machine are kept off, not those of others.
+    """
+    here = _storage.stand_in(path)
+    here.parent.mkdir(parents=True, exist_ok=True)
+    name = here.with_name(f".{here.name}.lock")
+    told = _storage.address(path)
     with open(name, "ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Held(f"{path}: another run is writing it; wait for it to end, or choose another output") from None
+            raise Held(f"{told}: another run is writing it; wait for it to end, or choose another output") from None
         if not _still_named(file, name):  # the run before removed the file between our open and our lock
-            raise Held(f"{path}: another run is just ending; start again")
+            raise Held(f"{told}: another run is just ending; start again")
         try:
             yield
         finally:
@@ -133,6 +140,10 @@ def _still_named(file: IO[bytes], name: Path) -> bool:
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(file.fileno()), name.stat())
     return False
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
 def _remove_stale(path: Path) -> None:

@@ -12,10 +12,12 @@ from typing import Any, NamedTuple, Protocol
 
 import click
 
-from schema._commit import PathLike, atomic
+from schema._commit import atomic
 from schema._convert import to_record
 from schema._lines import Row, rows
 from schema._record import Fault, Record, decode, encode, problem
+from schema._shards import is_set, set_name
+from schema._storage import PathLike
 
 
 class Reject(Protocol):
@@ -76,7 +78,9 @@ def sibling(output: PathLike, suffix: str) -> Path:
 
 def source_name(path: PathLike) -> str:
     """The source of rows that name none: their file's name."""
-    return "stdin" if str(path) == "-" else sibling(path, "").name or "unnamed"
+    if str(path) == "-":
+        return "stdin"
+    return set_name(str(path)) if is_set(str(path)) else sibling(path, "").name or "unnamed"
 
 
 def parse(row: Row, source: str) -> Record | Fault:

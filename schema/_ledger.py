@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 from collections import Counter
@@ -13,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from schema import _storage
 from schema._commit import atomic
 from schema._identity import VERSION
 from schema._lines import rows
@@ -25,13 +25,13 @@ def file_facts(
     path: str | os.PathLike[str], *, near: Path | None = None, at: Path | None = None, count: bool = True
 ) -> Facts:
     """Name, SHA-256 and number of rows of a file; `near` makes the name relative, `at` is where its bytes stand now."""
-    name = str(path) if near is None or str(path) == "-" else os.path.relpath(path, near)
     if str(path) == "-":
         return {"path": "-", "sha256": None, "rows": None}
-    place = at or Path(path)
-    with open(place, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"path": name, "sha256": digest, "rows": _count(place) if count and _holds_rows(Path(path)) else None}
+    name = _storage.address(path) if near is None else _storage.name_near(path, near)
+    with _storage.at_hand(at or path) as place:
+        rows_there = _count(place) if count and _holds_rows(Path(path)) else None
+        facts = {"path": name, "sha256": _storage.digest(place), "rows": rows_there}
+    return facts | ({"version": _storage.version(path)} if _storage.is_remote(path) and at is None else {})
 
 
 def _holds_rows(path: Path) -> bool:
@@ -93,11 +93,11 @@ def write_ledger(
     `beside` is the folder where the files will be once a staging folder has taken its place.
     """
     here = Path(path).absolute().parent
-    there = Path(beside).absolute() if beside else here
+    there = Path(beside) if beside and _storage.is_remote(beside) else Path(beside or here).absolute()
 
     def facts(name: str | os.PathLike[str]) -> Facts:
-        if str(name) == "-":
-            return file_facts("-")
+        if str(name) == "-" or _storage.is_remote(name):
+            return file_facts(name)
         place = Path(name).absolute()
         final = there / place.relative_to(here) if place.is_relative_to(here) else place
         return file_facts(final, near=there, at=place)
@@ -122,7 +122,7 @@ def audit(path: str | os.PathLike[str]) -> list[str]:
     """Everything in which a ledger and its files differ; empty when it all adds up."""
     place = Path(path)
     try:
-        ledger = msgspec.json.decode(place.read_bytes())
+        ledger = msgspec.json.decode(_storage.read_bytes(place))
         recorded = [*ledger["inputs"], *ledger["outputs"], *ledger["files"], *filter(None, [ledger["rejects"]])]
         faults = _audit_counts(ledger["counts"])
         for facts in recorded:
@@ -142,14 +142,18 @@ def _audit_counts(counts: dict[str, int]) -> list[str]:
 def _audit_file(facts: Facts, folder: Path) -> list[str]:
     if facts["sha256"] is None:
         return []
-    place = folder / facts["path"]
-    if not place.exists():
+    place = _place(folder, facts)
+    if not _storage.exists(place):
         return [f"{facts['path']} is gone"]
-    with open(place, "rb") as file:
-        now = hashlib.file_digest(file, "sha256").hexdigest()
+    with _storage.at_hand(place) as copy:
+        now = _storage.digest(copy)
     if now != facts["sha256"]:
         return [f"{facts['path']} has changed since (SHA-256 {now[:12]}, was {facts['sha256'][:12]})"]
     return []
+
+
+def _place(folder: Path, facts: Facts) -> Path:
+    return Path(facts["path"]) if _storage.is_remote(facts["path"]) else folder / facts["path"]
 
 
 def _audit_rows(ledger: dict[str, Any], folder: Path) -> list[str]:
@@ -159,13 +163,13 @@ def _audit_rows(ledger: dict[str, Any], folder: Path) -> list[str]:
     if whole_input and (found := ledger["inputs"][0]["rows"]) is not None:
         taken = counts["in"] + counts.get("not_selected", 0)
         faults += [f"the input holds {found:,} rows, not {taken:,}"] if found != taken else []
-    files = [folder / facts["path"] for facts in ledger["outputs"] if facts["rows"] is not None]
+    files = [_place(folder, facts) for facts in ledger["outputs"] if facts["rows"] is not None]
     expected = counts.get("made", counts["kept"] + counts.get("augmented", 0))
     kept = sum(map(_count, files))
     if files and kept != expected:
         faults.append(f"the outputs hold {kept:,} rows, not {expected:,}")
     if ledger["rejects"] and ledger["rejects"]["sha256"]:
-        reasons = _reasons(folder / ledger["rejects"]["path"])
+        reasons = _reasons(_place(folder, ledger["rejects"]))
         if reasons != ledger["reasons"]:
             faults.append(f"the rejects by reason are {reasons}, not {ledger['reasons']}")
     return faults

@@ -11,6 +11,9 @@ from typing import IO, NamedTuple
 
 import click
 
+from schema._shards import files
+from schema._storage import at_hand
+
 # Longer than any real program or document chunk; one line of 50 MB read whole would cost 250 MB of memory.
 LONGEST_ROW = 16 * 2**20
 _KEPT_OF_LONGER = 2**16
@@ -29,12 +32,16 @@ class Row(NamedTuple):
 
 
 def rows(path: str) -> Iterator[Row]:
-    """Every row that is not blank. Numbers are line numbers, or positions in a JSON array."""
+    """Every row that is not blank, of a file or of a set of shards.
+
+    Numbers are line numbers, or positions in a JSON array; of a set, those in each shard.
+    """
     if path == "-":
         yield from _rows_of(_decompressed(sys.stdin.buffer, path))
         return
-    with open(path, "rb") as file:
-        yield from _rows_of(_decompressed(file, path))
+    for shard in files(path):
+        with at_hand(shard) as place, open(place, "rb") as file:
+            yield from _rows_of(_decompressed(file, shard))
 
 
 def _rows_of(chunks: Iterator[bytes]) -> Iterator[Row]:

@@ -45,13 +45,50 @@ class Bridge(NamedTuple):
     other: Link
 
 
+class Marked(NamedTuple):
+    """What `Marks` must know of some records, as the bytes of its three files."""
+
+    exact: bytes
+    bands: bytes
+    runs: bytes
+
+
+class Marker:
+    """Works out what `Marks` must know of each record; in any process, for any part of the records."""
+
+    def __init__(self, near: float | None, normalise: str):
+        self._near, self._normalise = near, normalise
+        self._exact = array("Q")
+        self._programs: list[array[int]] = []
+
+    def __len__(self) -> int:
+        return len(self._exact) // len(FIELDS)
+
+    def add(self, record: Record) -> None:
+        self._exact.extend(_exact_marks(record))
+        if self._near is not None:
+            self._programs.append(token_hashes(record["code"], self._normalise))
+
+    def take(self) -> Marked:
+        """What was added since the last time; all at once, because numpy is quick with many."""
+        exact, programs = self._exact.tobytes(), self._programs
+        self._exact, self._programs = array("Q"), []
+        if not programs:
+            return Marked(exact, b"", b"")
+        import numpy
+
+        hashes, counts = runs(programs)
+        # The number of runs stands beside the bands.
+        sketch = numpy.column_stack([counts.astype(numpy.uint32), bands(hashes, counts)])
+        return Marked(exact, sketch.tobytes(), hashes.astype(numpy.uint32).tobytes())
+
+
 class MarkWriter:
-    """Writes down of each record what `Marks` must know of it; in several processes, a pair of files each."""
+    """Writes down of each record what `Marks` must know of it; in several processes, three files each."""
 
     def __init__(self, path: Path, near: float | None, normalise: str):
-        self._files = [Path(f"{path}.{name}").open("wb") for name in ("exact", "bands", "runs")]  # noqa: SIM115  see __exit__
-        self._near, self._normalise = near, normalise
-        self._waiting: list[array[int]] = []
+        self._files = [Path(f"{path}.{name}").open("wb") for name in Marked._fields]  # noqa: SIM115  see __exit__
+        self._marker = Marker(near, normalise)
 
     def __enter__(self) -> MarkWriter:
         return self
@@ -59,27 +96,19 @@ class MarkWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._flush()
+        self.write(self._marker.take())
         for file in self._files:
             file.close()
 
     def add(self, record: Record) -> None:
-        self._files[0].write(array("Q", _exact_marks(record)).tobytes())
-        if self._near is not None:
-            self._waiting.append(token_hashes(record["code"], self._normalise))
-            if len(self._waiting) >= _BATCH:
-                self._flush()
+        self._marker.add(record)
+        if len(self._marker) >= _BATCH:
+            self.write(self._marker.take())
 
-    def _flush(self) -> None:
-        if self._waiting:
-            hashes, counts = runs(self._waiting)
-            _, found, told = self._files
-            # The number of runs stands beside the bands.
-            import numpy
-
-            found.write(numpy.column_stack([counts.astype(numpy.uint32), bands(hashes, counts)]).tobytes())
-            told.write(hashes.astype(numpy.uint32).tobytes())
-            self._waiting.clear()
+    def write(self, marked: Marked) -> None:
+        """What a Marker took, of the records that follow."""
+        for file, data in zip(self._files, marked, strict=True):
+            file.write(data)
 
 
 class Marks:

@@ -7,12 +7,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 import click
 
 T = TypeVar("T")
 _verbosity = 0
+_listener: Callable[[str], None] | None = None
 _UPDATE_EVERY = 256
 
 
@@ -38,6 +40,19 @@ def log(message: str, *, level: int = 0) -> None:
     """One line for people."""
     if _verbosity >= level:
         click.echo(message, err=True)
+    if _listener:
+        _listener(message)
+
+
+@contextmanager
+def also_log(listener: Callable[[str], None]) -> Iterator[None]:
+    """Give every line that is logged to `listener` as well, those included that are not shown."""
+    global _listener
+    _listener = listener
+    try:
+        yield
+    finally:
+        _listener = None
 
 
 def progress(items: Iterable[T], label: str, note: Callable[[], str] = str) -> Iterator[T]:

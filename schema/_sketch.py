@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import zlib
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from schema._tokens import bound_names, normal_tokens, words
@@ -35,6 +37,16 @@ class _Hashes(dict[str, int]):
             self[token] = number
         return number
 
+    @contextmanager
+    def alike(self, names: set[str]) -> Iterator[None]:
+        """These names have one number for a while: that costs less than to ask for each token whether it is one."""
+        before = {name: self[name] for name in names if name in self}
+        self.update(dict.fromkeys(names, _OWN_NAME))
+        yield
+        for name in names - before.keys():
+            del self[name]
+        self.update(before)
+
 
 _hashes = _Hashes()
 
@@ -46,22 +58,23 @@ def token_hashes(code: str, normalise: str) -> array[int]:
         return array("I", map(_hashes.__getitem__, words(code)))
     if normalise == "raw" or not bound:
         return array("I", map(_hashes.__getitem__, normal_tokens(code)))
-    own, hashes = {*bound, *(name + "=" for name in bound)}, _hashes
-    return array("I", [_OWN_NAME if token in own else hashes[token] for token in normal_tokens(code)])
+    with _hashes.alike({*bound, *(name + "=" for name in bound)}):
+        return array("I", map(_hashes.__getitem__, normal_tokens(code)))
 
 
 def runs(programs: list[array[int]]) -> tuple[Array, Array]:
     """A hash of every run of five tokens, one program after the other, and how many each has."""
     import numpy
 
-    flat = numpy.frombuffer(b"".join(programs), numpy.uint32).astype(numpy.uint64)
+    flat = numpy.frombuffer(b"".join(programs), numpy.uint32)
     owner = numpy.repeat(numpy.arange(len(programs)), [len(program) for program in programs])
-    flat, owner = flat[flat != 0], owner[flat != 0]
+    said = flat != 0
+    flat, owner = flat[said].astype(numpy.uint64), owner[said]
+    flat ^= flat << numpy.uint64(29)
     size = max(0, len(flat) - RUN + 1)
     mixed = numpy.zeros(size, numpy.uint64)
     for place, factor in enumerate(_MIX):
-        token = flat[place : place + size]
-        mixed += (token ^ (token << numpy.uint64(29))) * numpy.uint64(factor)
+        mixed += flat[place : place + size] * numpy.uint64(factor)
     mixed ^= mixed >> numpy.uint64(32)
     mixed *= numpy.uint64(_MIX[3])
     mixed ^= mixed >> numpy.uint64(29)
@@ -73,18 +86,17 @@ def bands(hashes: Array, counts: Array) -> Array:
     """The 25 numbers of each program that an alike one is found by; all 0 for a program without a run."""
     import numpy
 
-    owner = numpy.repeat(numpy.arange(len(counts)), counts)
+    place = numpy.repeat(numpy.arange(len(counts)) * BINS, counts)
+    place += (hashes >> numpy.uint64(57)).astype(numpy.int64)
     bins = numpy.full(len(counts) * BINS, _EMPTY, numpy.uint32)
-    place = owner * BINS + (hashes >> numpy.uint64(57)).astype(numpy.int64)
     numpy.minimum.at(bins, place, (hashes & numpy.uint64(0x7FFFFFFF)).astype(numpy.uint32))
-    filled = _fill(bins.reshape(-1, BINS))
-    found = numpy.empty((len(counts), BANDS), numpy.uint32)
-    for band in range(BANDS):
-        key = numpy.full(len(counts), band, numpy.uint64)
-        for row in range(band * ROWS, (band + 1) * ROWS):
-            key = (key ^ filled[:, row]) * numpy.uint64(_MIX[0])
-            key ^= key >> numpy.uint64(31)
-        found[:, band] = (key >> numpy.uint64(16)).astype(numpy.uint32) | numpy.uint32(1)
+    filled = _fill(bins.reshape(-1, BINS))[:, : BANDS * ROWS].reshape(-1, BANDS, ROWS)
+    keys = numpy.tile(numpy.arange(BANDS, dtype=numpy.uint64), (len(counts), 1))
+    for row in range(ROWS):
+        keys ^= filled[:, :, row]
+        keys *= numpy.uint64(_MIX[0])
+        keys ^= keys >> numpy.uint64(31)
+    found = (keys >> numpy.uint64(16)).astype(numpy.uint32) | numpy.uint32(1)
     found[counts == 0] = 0
     return found
 
@@ -93,17 +105,17 @@ def _fill(bins: Array) -> Array:
     """Give each empty bin the value of another one, chosen alike for all programs; short ones have many."""
     import numpy
 
-    have = bins != _EMPTY
-    need = ~have & have.any(1)[:, None]
-    filled, here = bins.copy(), numpy.arange(BINS)
+    flat = bins.reshape(-1)
+    filled = flat.copy()
+    empty = bins == _EMPTY
+    place = numpy.flatnonzero(empty & ~empty.all(1)[:, None])
     for turn in range(1, 400):
-        (rows,) = numpy.nonzero(need.any(1))
-        if not len(rows):
+        if not len(place):
             break
+        here = place % BINS
         # An odd factor makes it a permutation of the bins.
-        other = (here * (2 * turn + 1) + turn * 37 % BINS) % BINS
-        can = have[rows][:, other] & need[rows]
-        taken = bins[rows][:, other] + numpy.uint32(turn * 2654435 & 0x7FFFFFF)
-        filled[rows] = numpy.where(can, taken, filled[rows])
-        need[rows] &= ~can
-    return filled
+        taken = flat[place - here + (here * (2 * turn + 1) + turn * 37 % BINS) % BINS]
+        can = taken != _EMPTY
+        filled[place[can]] = taken[can] + numpy.uint32(turn * 2654435 & 0x7FFFFFF)
+        place = place[~can]
+    return filled.reshape(-1, BINS)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
@@ -17,11 +17,14 @@ import click
 from schema import _report
 from schema._commit import Sink, together, together_in
 from schema._contract import Contract, selector
+from schema._engine import processes
 from schema._files import Unreadable, ledger_path, rejected, revive, source_name
 from schema._identity import add_lineage, adopt, content_hash
 from schema._ledger import build_ledger, file_facts
 from schema._lines import Row, rows
 from schema._record import Fault, Record, encode, problem
+from schema._shards import is_set
+from schema._storage import at_hand, is_remote
 
 _BATCH = 64  # rows that travel to a worker together: enough to hide the cost of the journey, little enough to stay flat
 
@@ -165,6 +168,14 @@ class Run:
         """Something is still missing: the output is written and the exit code is 3."""
         self.missing.append(message)
 
+    def awaits(self, name: str | None = None) -> bool:
+        """Whether a record of this id, or any, was given out and is not yet kept or rejected."""
+        return bool(self._received) if name is None else name in self._received
+
+    def each(self, work: Callable[[Run], Any]) -> None:
+        """Let a function do all the work, which on shards runs for each of them in a process of its own."""
+        work(self)
+
     def _came_as(self, record: Record) -> tuple[str | None, int | None]:
         waiting = self._received.get(record["metadata"]["id"])
         if not waiting:
@@ -184,22 +195,9 @@ class Run:
             for batch in batches:
                 yield from work(batch)
             return
-        from concurrent.futures import Future, ProcessPoolExecutor
-        from concurrent.futures.process import BrokenProcessPool
-
-        waiting: deque[Future[list[Outcome]]] = deque()
-        with ProcessPoolExecutor(self.contract.workers, initializer=_report.ignore_interrupt) as pool:
-            try:
-                for batch in batches:
-                    waiting.append(pool.submit(work, batch))
-                    if len(waiting) > 4 * self.contract.workers:  # the window that keeps memory flat
-                        yield from waiting.popleft().result()
-                while waiting:
-                    yield from waiting.popleft().result()
-            except BrokenProcessPool as error:
-                raise _report.Failure("a worker process was killed, perhaps for memory; try fewer --workers") from error
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        with processes(self.contract.workers) as in_order:
+            for outcomes in in_order(work, batches):
+                yield from outcomes
 
     def _settle(self, outcome: Outcome) -> None:
         self.counts[outcome.kind] += 1
@@ -221,24 +219,59 @@ class Run:
 
 
 @contextmanager
-def run(stage: str, contract: Contract, *, params: dict[str, Any], parts: Sequence[str] = ()) -> Iterator[Run]:
+def run(
+    stage: str,
+    contract: Contract,
+    *,
+    params: dict[str, Any],
+    parts: Sequence[str] = (),
+    depends: Mapping[str, str] | None = None,
+    again: Collection[str] = (),
+) -> Iterator[Run]:
     """Open the files of one run and commit them together when the block ends well.
 
     `params` are the options that shape the result: they go into each record's history. With `parts` the output is a
     folder that gets a file of each of these names, and every row is made by `Run.make`.
+    Of a set of shards those that are finished are left out. `depends` has a mark for each shard, by its absolute name,
+    that changes when something else shapes its result; `again` are reasons of rejects that the next run tries again.
     """
-    setting = Setting(stage, source_name(contract.input), contract.where, params)
-    near = Path(contract.output).absolute() if parts else Path(contract.output).absolute().parent
-    read = file_facts(contract.input, near=near, count=False)
+    if is_set(contract.input):
+        from schema._sharded import run_set
+
+        opening: AbstractContextManager[Run] = run_set(
+            stage, contract, params, parts, depends=depends or {}, again=again
+        )
+    else:
+        opening = run_file(Setting(stage, source_name(contract.input), contract.where, params), contract, parts)
+    with opening as current:
+        yield current
+    _say_what_happened(current)
+
+
+def rehearsal(contract: Contract) -> Run:
+    """A run that takes the same rows and writes nothing."""
+    nowhere = Sink("-", len)
+    setting = Setting("rehearsal", source_name(contract.input), contract.where, {})
+    return Run(setting, contract, Files({"-": nowhere}, nowhere, None))
+
+
+@contextmanager
+def run_file(setting: Setting, contract: Contract, parts: Sequence[str] = (), depends: str = "") -> Iterator[Run]:
+    """The part of a run that is about one file, or about one shard of a set."""
+    near = Path(contract.output) if parts else Path(contract.output).parent
+    near = near if is_remote(near) else near.absolute()
     with ExitStack() as stack:
+        stack.enter_context(at_hand(contract.input))
+        read = file_facts(contract.input, near=near, count=False)
         files = _open_folder(stack, contract, parts) if parts else _open_files(stack, contract)
         current = Run(setting, contract, files)
+        if depends:
+            current.extra["depends"] = depends
         yield current
         if files.ledger is not None:
             for sink in (*files.rows.values(), files.rejects):
                 sink.close()
             files.ledger.write(_ledger(current, read, near))
-    _say_what_happened(current)
 
 
 def _open_files(stack: ExitStack, contract: Contract) -> Files:
@@ -266,10 +299,14 @@ def _echo(line: bytes) -> None:
     click.echo(line.rstrip(b"\n"), err=True)
 
 
+def options_told(contract: Contract) -> dict[str, Any]:
+    """The options of the contract that the ledger keeps."""
+    told = asdict(contract)
+    return {name: told[name] for name in ("where", "limit", "seed", "strict", "max_reject_rate")}
+
+
 def _ledger(current: Run, read: dict[str, Any], near: Path) -> bytes:
     contract, totals, files = current.contract, current.totals(), current.files
-    told = asdict(contract)
-    options = {name: told[name] for name in ("where", "limit", "seed", "strict", "max_reject_rate")}
     taken = totals["in"] + totals.get("not_selected", 0)
     plain = dict.fromkeys(files.rows, totals["kept"] + totals["augmented"])
     written = current.made if current.made or len(files.rows) > 1 else plain
@@ -281,7 +318,7 @@ def _ledger(current: Run, read: dict[str, Any], near: Path) -> bytes:
         rejects=None if files.rejects.path == "-" else files.rejects.facts(near) | {"rows": totals["rejected"]},
         counts=totals,
         reasons=dict(current.reasons),
-        options=options | current.setting.params,
+        options=options_told(contract) | current.setting.params,
         extra=current.extra,
     )
 

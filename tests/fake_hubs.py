@@ -48,7 +48,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, text in headers.items():
             self.send_header(name, text)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def as_json(self, value, status=200, **headers):
         self.answer(status, json.dumps(value).encode(), Content_Type="application/json", **headers)
@@ -90,6 +91,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class _HuggingFaceHandler(_Handler):
+    def do_HEAD(self):
+        self.do_GET()
+
     def do_GET(self):
         hub, path = self.hub, unquote(urlsplit(self.path).path)
         hub.asked.append(path)
@@ -99,6 +103,11 @@ class _HuggingFaceHandler(_Handler):
         elif path.startswith("/api/datasets/own/set/revision/"):
             if not self.refused(self.next_fault()):
                 self.revision(path.rpartition("/")[2])
+        elif path.startswith("/api/datasets/own/set/tree/"):
+            files = [
+                {"type": "file", "path": name, "size": len(body), "oid": "0" * 40} for name, body in hub.files.items()
+            ]
+            self.as_json(files)
         elif path.startswith(f"/datasets/own/set/resolve/{COMMIT}/"):
             body = hub.files[path.partition(f"{COMMIT}/")[2]]
             self.file(body, ETag=f'"{hashlib.sha256(body).hexdigest()}"', X_Repo_Commit=COMMIT)

@@ -91,6 +91,19 @@ def error(status: int, message: str = "no", code: str = "", **headers: str) -> R
     return Reply(status, json.dumps(body).encode(), {name.replace("_", "-"): value for name, value in headers.items()})
 
 
+def knows(*formats: str, status: int = 500) -> Callable[[Call], Reply | None]:
+    """A plan: a server that takes these formats of an answer alone, and refuses the others as llama_cpp.server does."""
+
+    def plan(call: Call) -> Reply | None:
+        found = call.body.get("response_format") or call.body.get("output_config", {}).get("format") or {"type": "text"}
+        if found["type"] in formats:
+            return None
+        where = "output_config" if call.api == "anthropic" else "response_format"
+        return error(status, f"[{{'loc': ('body', '{where}', 'type'), 'msg': \"Input should be {formats}\"}}]")
+
+    return plan
+
+
 class FakeLLM:
     """The server, in a thread of its own."""
 

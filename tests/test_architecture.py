@@ -12,7 +12,7 @@ OURS = {"schema", "stages", "extractors"}
 SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py"))
 FILES = sorted(
     path
-    for folder in (".", "schema", "stages", "extractors")
+    for folder in (".", "schema", "stages", "extractors", "finetune_project")
     for path in (ROOT / folder).rglob("*.py")
     if not any(part.startswith(".") or part in ("tests", "bench", "docs") for part in path.relative_to(ROOT).parts)
 )

@@ -184,6 +184,15 @@ def test_losses_equal_those_computed_row_by_row(run, evaluation, tmp_path, adapt
         assert (found["code"], found["description"]) == (asked["code"], asked["description"])
 
 
+def test_evaluate_is_another_name_of_loss(run, evaluation, tmp_path):
+    data = write_rows(tmp_path / "test.jsonl", ROWS)
+    arguments = ("--model", run / "base", "--test-file", data, "--output", tmp_path / "eval")
+    done = CliRunner().invoke(evaluate_model.cli, ["evaluate", *map(str, arguments)])
+    assert done.exit_code == 0, done.output
+    found, expected = (read_rows(folder / "loss.jsonl") for folder in (tmp_path / "eval", evaluation))
+    assert [row["metadata"]["evaluation"] for row in found] == [row["metadata"]["evaluation"] for row in expected]
+
+
 def test_the_adapter_makes_a_difference(run, evaluation, tmp_path):
     measure("loss", run, tmp_path / "eval", "--adapter", run / "adapter")
     with_adapter, without = (json.loads((place / "loss.json").read_text()) for place in (tmp_path / "eval", evaluation))

@@ -209,7 +209,7 @@ def test_prose_is_measured_by_its_likeness_and_programs_by_theirs():
     rows[2]["metadata"]["reference"] = SCENE
     found = measures.scores(rows)["likeness"]
     assert {name: (value["n"], value["mean"]) for name, value in found.items()} == {
-        "tree_match": (2, 0.5), "token_bleu": (2, 0.5), "rouge_l": (1, 1.0), "chrf": (1, 1.0),
+        "tree_match": (2, 0.5), "codebleu": (2, 0.5), "token_bleu": (2, 0.5), "rouge_l": (1, 1.0), "chrf": (1, 1.0),
     }  # fmt: skip
 
 

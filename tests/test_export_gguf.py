@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import resource
 import shutil
 import sys
@@ -12,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import record, run_script, write_rows
 from fake_hubs import ModelHub
-from tiny_models import LLAMA3, QWEN2, TEMPLATE, TYPES, byte_tokenizer, piece_tokenizer, save_model
+from tiny_models import BOS_TEMPLATE, LLAMA3, QWEN2, TEMPLATE, TYPES, byte_tokenizer, piece_tokenizer, save_model
 
 pytest.importorskip("peft", reason="the extra [train] is not installed")
 pytest.importorskip("gguf", reason="the extra [export] is not installed")
@@ -143,7 +144,40 @@ def test_a_tensor_in_a_wrong_place_does_not_pass_the_proof(model, tmp_path, monk
     """The rows of q and k in the order of transformers: most converters' first mistake."""
     folder = model("llama")
     monkeypatch.setattr(families, "laid_out", lambda family, name, weight: weight)
-    assert "f32 moves logits by" in refused(folder, tmp_path / "out", "--quant", "f32")
+    assert "k_proj.weight is not what was trained" in refused(folder, tmp_path / "out", "--quant", "f32")
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_K", "Q2_K"])
+def test_every_number_format_has_a_bound_that_garbage_does_not_pass(kind):
+    assert set(proof.TOLERANCE) == set(exporting.QUANTS)
+    assert max(proof.TOLERANCE.values()) < 1
+    import torch
+
+    torch.manual_seed(0)
+    weights = torch.randn(64, 256)
+    allowed = proof.ROUNDING.get(kind, proof.ROUGHEST)
+    assert proof.row_error(weights, weights) == 0
+    assert proof.row_error(weights + weights.std() * torch.randn(64, 256) * allowed / 2, weights) < allowed
+    for garbage in (weights * 0, weights.roll(1, 0), weights.roll(1, 1), -weights, weights * 0 + torch.nan):
+        assert not proof.row_error(garbage, weights) <= allowed
+    one_row = weights.clone()
+    one_row[7] = weights[8]
+    assert proof.row_error(one_row, weights) > allowed
+    almost_zero = weights.clone()
+    almost_zero[3] *= 1e-9  # a row that no token uses
+    assert proof.row_error(almost_zero + 1e-6, almost_zero) < allowed
+
+
+def test_a_file_with_one_row_in_a_wrong_place_is_refused(model, tmp_path, monkeypatch):
+    laid_out = families.laid_out
+
+    def shifted(family, name, weight):
+        weight = laid_out(family, name, weight)
+        return weight.roll(1, 0) if name == "model.layers.1.mlp.up_proj.weight" else weight
+
+    monkeypatch.setattr(families, "laid_out", shifted)
+    message = refused(model("qwen2"), tmp_path / "out", "--quant", "q8_0")
+    assert "model.layers.1.mlp.up_proj.weight is not what was trained: Q8_0 moves a row of it by 1" in message
 
 
 def test_the_width_is_read_off_the_weights(model, tmp_path):
@@ -425,6 +459,101 @@ def test_the_turns_of_a_template_are_found_or_it_is_said_that_there_are_none(tem
         assert turns.prompt == "<|im_start|>assistant\n"
 
 
+FOLDED = (
+    "{{ bos_token }}{% set told = messages[0]['content'] + '\n\n' if messages[0]['role'] == 'system' else '' %}"
+    "{% for m in messages if m['role'] != 'system' %}<start_of_turn>{{ m['role'] }}\n{{ told if loop.first }}"
+    "{{ m['content'] }}<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}<start_of_turn>assistant\n{% endif %}"
+)
+DEFAULT_BEFORE = (
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\n{{ '{{' }} \"\"\" <|im_end|>\n{% endif %}" + TEMPLATE
+)
+
+
+def go(template, talk):
+    """What Go makes of the template of a Modelfile: the few steps that ours are made of, and no others."""
+    told = any(message["role"] == "system" for message in talk)
+
+    def run(steps, talk, place=None):
+        text = ""
+        while steps:
+            step = steps.pop(0)
+            if not step.startswith("{{ "):
+                text += step
+                continue
+            match step[3:-3]:
+                case "end":
+                    raise AssertionError("an end too many")
+                case ".Content":
+                    text += talk[place]["content"]
+                case word if word.startswith('"'):
+                    text += json.loads(word)
+                case word if word.startswith("range"):
+                    inside = block(steps)[0]
+                    text += "".join(run(list(inside), talk, number) for number in range(len(talk)))
+                case word:
+                    branches = block(steps)
+                    conditions = [word.removeprefix("if "), *branches[1::2]]
+                    chosen = (
+                        inside for said, inside in zip(conditions, branches[::2], strict=True) if true(said, place)
+                    )
+                    text += run(list(next(chosen, [])), talk, place)
+        return text
+
+    def true(said, place):
+        match said.split('"'):
+            case ["eq .Role ", role, ""]:
+                return talk[place]["role"] == role
+            case ["not .System"]:
+                return not told
+            case ["not (and $.System (eq $place 1))"]:
+                return not (told and place == 1)
+        raise AssertionError(said)
+
+    def block(steps):
+        """Up to the matching end: the first branch, and then each condition with its branch."""
+        found, depth = [[]], 0
+        while steps:
+            step = steps.pop(0)
+            word = step[3:-3] if step.startswith("{{ ") else ""
+            if not depth and word == "end":
+                return found
+            if not depth and word.startswith("else if "):
+                found += [word.removeprefix("else if "), []]
+                continue
+            depth += word.startswith(("if ", "range ")) - (word == "end")
+            found[-1].append(step)
+        raise AssertionError("an end is missing")
+
+    steps = [part for part in re.split(r"(\{\{ .*? \}\})", template) if part]
+    return run(steps, talk)
+
+
+@pytest.mark.parametrize(
+    ("template", "tokenizer"),
+    [(TEMPLATE, byte_tokenizer), (DEFAULT_BEFORE, byte_tokenizer), (BOS_TEMPLATE, piece_tokenizer),
+     (FOLDED, piece_tokenizer)],
+    ids=["turns", "default system", "begin token", "system in the first turn"],
+)  # fmt: skip
+def test_ollama_would_say_what_the_chat_template_says(template, tokenizer):
+    speaker = tokenizer()
+    speaker.chat_template = template
+    turns = ollama.derive(speaker, list(proof.conversations(None)))
+    text = ollama.modelfile(turns, "x.gguf", ["<end>"])
+    written = text.partition('TEMPLATE """')[2].partition('"""\nPARAMETER')[0]
+    system, question = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Draw {{ x }}."}
+    answer, again = {"role": "assistant", "content": proof.CODE.strip()}, {"role": "user", "content": "In red."}
+    for talk in ([question], [question, answer, again], [system, question], [system, question, answer, again]):
+        expected = speaker.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
+        assert go(written, talk) == expected.removeprefix(speaker.bos_token or "")
+
+
+def test_what_stops_is_quoted_as_ollama_reads_it():
+    turns = ollama.derive(byte_tokenizer(), [])
+    text = ollama.modelfile(turns, "x.gguf", ["<end>", 'a"b', "a\nb", r"a\n"])
+    assert text.endswith('\nPARAMETER stop "<end>"\nPARAMETER stop """a"b"""\nPARAMETER stop """a\nb"""\n'
+                         'PARAMETER stop "a\\n"\n')  # fmt: skip
+
+
 def test_the_begin_token_is_left_to_the_runtime():
     turns = ollama.derive(piece_tokenizer(), proof.conversations(None))
     assert turns.begin == "<bos>"
@@ -465,15 +594,23 @@ def run_of(folder, rows):
 def test_the_card_says_what_the_ledgers_say_and_no_more(tmp_path):
     rows = [record(n, metadata={"kind": "code", **({"licence": "MIT"} if n % 3 else {})}) for n in range(9)]
     data = run_of(tmp_path, rows)
-    (tmp_path / "scores.json").write_text('{"rows": 32, "syntax": {"passed": 16, "rate": 0.512345}}')
+    rates = {
+        "rows": 32, "not_asked": 3, "quality": {"mean": 0.5, "issues": {}}, "by_source": {"s": {}},
+        "syntax": {"passed": 16, "n": 32, "rate": 0.5, "low": 0.33631, "high": 0.66369}, "api": {"n": 0, "rate": None},
+        "render": {"rate": 0.123456},
+    }  # fmt: skip
+    (tmp_path / "scores.json").write_text(json.dumps(rates))
     arguments = (tmp_path / "run" / "merged", "x", {"x.gguf": "what it is"}, {"x.gguf": "quant f16"})
     text = card.write(*arguments, tmp_path / "scores.json")
     for line in (
         "base_model: someone/base", "- MIT: 6", "- not recorded: 3", "- trained rows: 1,234", "- lora: r 16",
-        "- syntax: passed 16, rate 0.5123", f"SHA-256 {schema.file_facts(data)['sha256']}", "- `x.gguf`: what it is",
+        "- syntax: 50.0% (16 of 32), 95 % interval 33.6% to 66.4%", "- render: 12.3%",
+        f"SHA-256 {schema.file_facts(data)['sha256']}", "- `x.gguf`: what it is",
     ):  # fmt: skip
         assert line in text
     assert str(tmp_path) not in text
+    scores = text.partition("## Scores")[2].partition("##")[0]
+    assert [line.split(":")[0] for line in scores.splitlines() if line] == ["- syntax", "- render"]
     data.write_bytes(data.read_bytes() + b"\n")  # not what was trained on any more
     text = card.write(*arguments, None)
     assert "MIT" not in text

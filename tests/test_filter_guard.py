@@ -193,6 +193,22 @@ def test_a_text_that_is_asked_about_is_cut_marked_and_counted_again(tmp_path, to
     assert kept["metadata"]["original_description"] == question
 
 
+def test_without_a_tokenizer_bytes_are_the_bound(tmp_path):
+    row = {
+        "description": "Explain this:\n" + "ä" * 100,
+        "code": "An answer of some words that is kept whole.",
+        "source": "s",
+    }
+    row["metadata"] = {"kind": "persona"}
+    _, (kept,), _ = filter_rows(tmp_path, [row], "--max-tokens", 200, "--tokenizer", "bytes")
+    frame = "<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n<|im_end|>\n"
+    assert kept["code"] == row["code"]
+    assert kept["description"].endswith("\n...[Truncated]")
+    counted = len((frame + kept["description"] + kept["code"]).encode())
+    assert counted == kept["metadata"]["quality"]["tokens"]["prompt"] + kept["metadata"]["quality"]["tokens"]["answer"]
+    assert counted <= 200
+
+
 def test_tag_only_shows_what_a_limit_would_cost_and_drops_nothing(tmp_path, tokenizer):
     rows = [text_row("Why?", "Because. " * count) for count in (1, 2, 30)]
     done, kept, _ = filter_rows(tmp_path, rows, "--max-tokens", 50, "--tokenizer", tokenizer, "--tag-only")

@@ -395,6 +395,38 @@ def test_a_batch_is_collected_later_and_a_run_meanwhile_does_not_pay_for_it(tmp_
     assert len(server.billed) == 5
 
 
+@both_providers
+def test_what_a_collected_batch_has_cut_off_or_refused_is_treated_as_if_it_came_at_once(tmp_path, server, llm):
+    def plan(call):
+        number = int(re.search(r"class Scene(\d+)\(", str(call.body["messages"]))[1])
+        if not call.batch:
+            return None
+        bad = {1: ("no JSON", "stop"), 2: ('{"description": "Cr', "length")}
+        if number == 3:
+            return says(call, "I can not.", "content_filter", "I can not.")
+        return says(call, *bad[number]) if number in bad else None
+
+    server.plan = plan
+    some(tmp_path, 4)
+    price = ("--price", "1000,1000")
+    ask(server, llm, "--batch", "--no-wait", cwd=tmp_path, check=3)
+    while "under way" in (done := ask(server, llm, *price, "--no-wait", cwd=tmp_path, name="collect", check=None)).err:
+        time.sleep(0.1)
+    assert "2 answers" in done.err
+    assert "1 the model declined" in done.err
+    ask(server, llm, *price, cwd=tmp_path)
+    live = [call for call in server.log if not call.batch]
+    assert len(live) == 2, "what can not be used is asked for once more, what was refused is not"
+    assert all("could not be used" in str(call.body["messages"]) for call in live)
+    (row,) = read_rows(tmp_path / "out.rejects.jsonl")
+    assert row["metadata"]["error"]["code"] == "llm_refused"
+    assert "I can not." in row["metadata"]["error"]["message"], "the raw text"
+    assert [line["calls"] for line in read_rows(tmp_path / "out.receipts.jsonl")] == [1, 2, 2, 1]
+    ask(server, llm, *price, cwd=tmp_path)
+    assert len([call for call in server.log if not call.batch]) == 3, "a refusal is no answer that is kept"
+    assert len(read_rows(tmp_path / "out.jsonl")) == 4
+
+
 def test_a_batch_that_was_sent_and_not_noted_when_the_run_was_killed_is_not_sent_twice(tmp_path, server):
     """What stands on the disk at that moment is the batch without its id."""
     some(tmp_path, 4)
@@ -469,7 +501,10 @@ def test_a_run_that_is_killed_again_and_again_pays_at_most_for_what_was_under_wa
     before = len(server.log)
     ask(server, "openai", cwd=tmp_path)
     assert len(server.log) == before, "a further run asks nothing"
-    assert {line["calls"] for line in read_rows(tmp_path / "out.receipts.jsonl")} == {0}, "a payment has one receipt"
+    assert read_rows(tmp_path / "out.receipts.jsonl") == receipts, "what the rows have cost, whichever run has paid"
+    assert (llm_facts(tmp_path)["usd"], llm_facts(tmp_path)["usd_earlier"]) == pytest.approx((0, calls * 0.12))
+    ask(server, "openai", cwd=tmp_path, output="other.jsonl")
+    assert {line["calls"] for line in read_rows(tmp_path / "other.receipts.jsonl")} == {0}, "a payment has one receipt"
     killed = (tmp_path / "out.jsonl").read_bytes()
     ask(server, "openai", "--cache-dir", "other", "--concurrency", 32, cwd=tmp_path)
     assert (tmp_path / "out.jsonl").read_bytes() == killed

@@ -314,12 +314,43 @@ def test_a_wrong_voice_is_one_line(tmp_path, server, name, text, named):
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("command", ["generate-personas", "judge"])
-def test_nobody_explains_or_judges_without_a_model(tmp_path, command):
+def test_nobody_judges_without_a_model(tmp_path):
     write_rows(tmp_path / "in.jsonl", [section(1, "A")])
-    done = run_script(SCRIPT, command, "--input", "in.jsonl", "--output", "data", cwd=tmp_path, check=2)
-    assert f"{command} needs a language model" in done.err.strip().split("\n")[-1]
+    done = run_script(SCRIPT, "judge", "--input", "in.jsonl", "--output", "data", cwd=tmp_path, check=2)
+    assert "judge needs a language model" in done.err.strip().split("\n")[-1]
     assert not (tmp_path / "data").exists()
+
+
+def test_without_a_model_each_voice_quotes_other_sentences_of_the_section_word_for_word(tmp_path):
+    text = (
+        "A queue is a collection from which the oldest element leaves first. It is the simplest of all waiting rooms. "
+        "We optimize nothing here and only count the steps. Each element waits for those that came before it. "
+        "The wait grows with the length of the line."
+    )
+    rows = [
+        {**section(1, "1 Queues"), "code": text},
+        {
+            **section(2, "2 Proof"),
+            "code": "One sentence that may be quoted stands here alone.\n\n" + "| a | table |\n" * 8,
+        },
+    ]
+    write_rows(tmp_path / "in.jsonl", rows)
+    told = ["--input", "in.jsonl", "--output", "data", "--llm", "offline"]
+    done = run_script(SCRIPT, "generate-personas", *told, "--dry-run", cwd=tmp_path, check=0)
+    assert "2 rows, 3 rows of voices out of 1 by offline-quotes/1" in done.out
+    assert not (tmp_path / "data").exists()
+    run_script(SCRIPT, "generate-personas", *told, cwd=tmp_path, check=0)
+    made = {name: read_rows(tmp_path / f"data/{name}.jsonl") for name in ("eli5", "intuitive", "executive")}
+    assert {len(rows) for rows in made.values()} == {1}
+    answers = {name: row["code"] for name, (row,) in made.items()}
+    assert len(set(answers.values())) == 3
+    assert "optimize" not in answers["eli5"]
+    for answer in answers.values():
+        quoted = [part.partition("** ")[2] for part in answer.split("\n\n")]
+        assert all(sentence.strip(".") in text for part in quoted for sentence in part.split(". "))
+    assert {row["metadata"]["generated_by"] for (row,) in made.values()} == {"offline-quotes/1"}
+    assert list(reasons(tmp_path / "data/rejects.jsonl")) == ["nothing_to_quote"]
+    run_script("schema", "audit", tmp_path / "data", cwd=tmp_path, check=0)
 
 
 def test_voices_need_a_folder(tmp_path, server):

@@ -125,6 +125,10 @@ def call(*arguments, code):
     return done.stderr
 
 
+def call_help(name):
+    return CliRunner().invoke(merge_export.cli, [name, "--help"]).stdout
+
+
 def merge(adapter, target, *options, code=0):
     return call("merge", "--adapter", adapter, "--output", target, *options, code=code)
 
@@ -454,6 +458,18 @@ def test_a_disk_that_fills_up_leaves_nothing(adapter, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+def test_a_disk_that_fills_up_while_weights_are_pickled_leaves_nothing(merged, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        said = call("export", "--model", merged, "--format", "pytorch", "--output", tmp_path / "bin", code=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "pytorch_model.bin can not be written" in said
+    assert len(said.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_folders_that_are_read_are_never_written(run, adapter):
     for folder in (adapter, run / "base"):
         before = contents(folder)
@@ -555,9 +571,65 @@ def test_an_export_is_an_equal_copy(merged, tmp_path):
     assert schema.audit(tmp_path / "out" / "ledger.json") == []
 
 
+@pytest.mark.parametrize("shard", ["5GB", "300KB"])
+def test_pickled_weights_are_the_same_numbers_and_load_without_running_code(adapter, tmp_path, shard):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    merged, target = tmp_path / "merged", tmp_path / "bin"
+    merge(adapter, merged, "--dtype", "float32", "--max-shard-size", shard)
+    said = call("export", "--model", merged, "--format", "pytorch", "--output", target, code=0)
+    assert "safetensors is preferred: a .bin file is a pickle, load it with weights_only=True" in said
+    names = sorted(path.name for path in target.glob("*.bin"))
+    files = sorted(path.name for path in merged.glob("*.safetensors"))
+    assert len(names) == len(files)
+    assert (names == ["pytorch_model.bin"]) == (shard == "5GB")
+    assert not [*target.glob("*.safetensors*")]
+    expected = {key: value for name in files for key, value in load_weights(merged, name).items()}
+    found = {key: value for name in names for key, value in torch.load(target / name, weights_only=True).items()}
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in found)
+    ids = torch.arange(3, 40).unsqueeze(0)
+    one, two = (AutoModelForCausalLM.from_pretrained(folder).eval()(ids).logits for folder in (merged, target))
+    assert torch.equal(one, two)
+    assert "it loads, its chat template renders" in call("verify", target, code=0)
+    again = tmp_path / "again"
+    call("export", "--model", merged, "--format", "pytorch", "--output", again, code=0)
+    assert [(again / name).read_bytes() for name in names] == [(target / name).read_bytes() for name in names]
+
+
+def test_a_pickle_that_would_run_code_does_not_pass_verify(merged, tmp_path):
+    import torch
+
+    target = tmp_path / "bin"
+    call("export", "--model", merged, "--format", "pytorch", "--output", target, code=0)
+
+    class Bomb:
+        def __reduce__(self):
+            return (tmp_path.joinpath("exploded").touch, ())
+
+    torch.save({"bomb": Bomb()}, target / "pytorch_model.bin")
+    assert "pytorch_model.bin has" in call("verify", target, code=1)
+    folders.write_manifest(target, {"kind": "pytorch"})
+    assert len(call("verify", target, code=1).splitlines()) == 1
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_format_that_nobody_needs_says_why_and_what_to_take(merged, tmp_path):
+    message = call("export", "--model", merged, "--format", "onnx", "--output", tmp_path / "onnx", code=2)
+    assert "Take --format gguf, or run optimum-cli on the merged model" in " ".join(message.split())
+    assert not (tmp_path / "onnx").exists()
+
+
+def test_names_of_older_scripts_still_work(adapter, tmp_path):
+    call("merge-adapter", "--adapter", adapter, "--output", tmp_path / "merged", "--dtype", "float32", code=0)
+    assert (tmp_path / "merged" / "manifest.json").is_file()
+    assert "--hub-id" in call_help("export")
+
+
 def test_unknown_formats_and_overlaps_are_refused(merged, tmp_path):
-    message = call("export", "--model", merged, "--output", tmp_path / "out", "--format", "onnx", code=2)
-    assert "'onnx' is not one of" in message
+    message = call("export", "--model", merged, "--output", tmp_path / "out", "--format", "tflite", code=2)
+    assert "'tflite' is not one of" in message
     assert "choose another one" in call("export", "--model", merged, "--output", merged, code=2)
 
 

@@ -398,7 +398,7 @@ HOPELESS = {  # at every attempt
     21: (lambda call: error(400, "bad request"), "llm_invalid_request", 1),
     22: (lambda call: says(call, "I can not do that.", "content_filter", "I can not do that."), "llm_refused", 1),
     23: (lambda call: says(call, '{"description": "Create a', "length"), "llm_bad_answer", 2),
-    24: (lambda call: says(call, '```json\n{"description": "x"}\n```'), "llm_bad_answer", 2),
+    24: (lambda call: says(call, 'Of course!\n```json\n{"description": "x"}\n```'), "llm_bad_answer", 2),
     25: (lambda call: says(call, '{"description": "   "}'), "llm_bad_answer", 2),
     26: (lambda call: error(500, f"it broke {SECRET}"), "llm_failed", 3),
 }

@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ import pytest
 from conftest import CLEAN, ROOT, read_rows, record, run_script, write_rows
 
 import schema
-from stages.train import checkpoints, lengths, packing, rows, settings, templates, tiny
+from stages.train import checkpoints, lengths, mlx, packing, rows, settings, templates, tiny
 
 TRAIN = ROOT / "train.py"
 QUICK = ("--tiny-steps", 3, "--tiny-vocab-size", 400, "--tiny-layers", 1, "--tiny-feed-forward", 256)
@@ -143,11 +142,15 @@ def test_every_setting_has_a_flag_with_its_default_in_the_help(tmp_path):
 
 
 def test_the_documented_defaults_hold():
-    told, lora = settings.Config().training, settings.Config().lora
+    told, lora = settings.FineTuneConfig().training, settings.FineTuneConfig().lora
     assert (lora.r, lora.alpha, lora.dropout, lora.target_modules) == (16, 32, 0.05, "all-linear")
     assert (told.lr, told.epochs, told.batch_size, told.accumulation) == (2e-4, 3, 1, 8)
     assert (told.scheduler, told.warmup, told.weight_decay, told.max_grad_norm) == ("cosine", 0.03, 0.01, 1.0)
-    assert (told.seed, settings.Config().data.max_length, settings.Config().data.on_long) == (42, 1024, "fail")
+    assert (told.seed, settings.FineTuneConfig().data.max_length, settings.FineTuneConfig().data.on_long) == (
+        42,
+        1024,
+        "fail",
+    )
 
 
 def test_a_flag_wins_over_the_file_and_the_file_over_the_default(tmp_path):
@@ -204,7 +207,7 @@ def test_wrong_settings_end_with_code_2_before_anything_is_written(tmp_path, dat
 def test_config_init_writes_what_the_project_carries_and_replaces_nothing(tmp_path):
     run_script("train.py", "config", "init", "--output", "c.yaml", "--template", "default", cwd=tmp_path, check=0)
     assert (tmp_path / "c.yaml").read_bytes() == (ROOT / "config.yaml").read_bytes()
-    assert settings.resolve(str(tmp_path / "c.yaml"), {}) == settings.Config()
+    assert settings.resolve(str(tmp_path / "c.yaml"), {}) == settings.FineTuneConfig()
     run_script("train.py", "config", "validate", "--config", "c.yaml", cwd=tmp_path, check=0)
     (tmp_path / "c.yaml").write_text("# mine\n")
     assert "--force" in run_script("train.py", "config", "init", "--output", "c.yaml", cwd=tmp_path, check=2).err
@@ -621,26 +624,6 @@ def test_a_short_convolution_ends_where_a_row_ends():
     assert torch.allclose(apart[..., :5], library, atol=1e-6)
 
 
-def test_two_processes_train_what_one_trains(run, trained, data, tmp_path):
-    command = ("--data", data / "train.jsonl", "--model", trained.output / "base", "--max-steps", 2)
-    command += ("--lora-dropout", 0, "--accumulation", 2)
-    run(*command, "--output", "one", "--batch-size", 4, cwd=tmp_path)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
-    words = [str(word) for word in (TRAIN, *command, "--output", "two", "--batch-size", 2, "--world-size", 2)]
-    env = CLEAN | {"HOME": str(tmp_path)}
-    done = subprocess.run([*launch, *words], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0 and "2 processes" in done.stderr, done.stderr
-    one, two = (read_rows(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
-    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-5)
-    assert list(map(sorted, by_step(tmp_path / "one"))) == list(map(sorted, by_step(tmp_path / "two")))
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 def test_the_backend_mlx_leaves_its_folder_and_its_command(run, trained, data, tmp_path):
     sides = ("--data", data / "train.jsonl", "--eval-data", data / "valid.jsonl", "--model", trained.output / "base")
     told = ("--backend", "mlx", "--output", "a", "--max-steps", 3)
@@ -656,6 +639,16 @@ def test_the_backend_mlx_leaves_its_folder_and_its_command(run, trained, data, t
     assert settings.resolve(str(tmp_path / "a/mlx/adapter_config.json"), {}).training.max_steps == 3
     assert schema.audit(tmp_path / "a" / "ledger.json") == []
     assert "nothing like --packing" in run(*sides, *told, "--packing", cwd=tmp_path, check=2).err
+    assert "nothing like --template" in run(*sides, *told, "--template", "alpaca", cwd=tmp_path, check=2).err
+
+
+def test_mlx_finds_in_an_lfm2_what_transformers_leaves_out(families, tmp_path):
+    folder = mlx.readable(str(families / "Lfm2"), tmp_path / "base")
+    config = json.loads((Path(folder) / "config.json").read_bytes())
+    assert (config["block_dim"], config["block_ff_dim"], config["full_attn_idxs"]) == (64, 128, [1])
+    assert digest(Path(folder) / "model.safetensors") == digest(families / "Lfm2" / "model.safetensors")
+    assert mlx.readable(folder, tmp_path / "again") == folder, "it has them now"
+    assert mlx.readable(str(families / "Llama"), tmp_path / "again") == str(families / "Llama")
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------
@@ -693,6 +686,16 @@ def test_planted_faults_are_named_by_id_before_the_first_step(run, trained, tmp_
     }.items():
         assert f"1 {code}: {name}\n" in before
     assert "on 4 rows" in before
+
+
+def test_the_log_keeps_what_was_said_of_this_run_and_of_those_before(run, trained, data, tmp_path):
+    command = ("--data", data / "valid.jsonl", "--model", trained.output / "base", "--output", "a", "--accumulation", 1)
+    run(*command, "--max-steps", 3, "-q", cwd=tmp_path)
+    run(*command, "--max-length", 8, cwd=tmp_path, check=1)
+    new, old = ((tmp_path / "a" / name).read_text() for name in ("train.log", "train.log.1"))
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d train: ", old)
+    assert "step 2 of 3: loss" in old and "-> a/adapter" in old and "Error" not in old
+    assert "Error: " in new.split("\n")[-2] and "rows are longer than 8 tokens" in new
 
 
 def test_a_full_disk_is_one_line_and_what_was_there_stays(run, trained, data, tmp_path):
@@ -733,6 +736,54 @@ def test_ctrl_c_ends_with_130_and_the_run_goes_on_from_its_checkpoint(run, train
     seal = tmp_path / "a" / "checkpoints" / "checkpoint-1" / checkpoints.SEAL
     done = run(*command, cwd=tmp_path, check=130, watch=kill_at(seal, signal.SIGINT))
     assert "interrupted" in done.err and not (tmp_path / "a" / "adapter").exists()
+
+
+def tensorboard_of(output):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(output / "tensorboard"))
+    found.Reload()
+    return [point.value for point in found.Scalars("train/loss")]
+
+
+def wandb_of(output):
+    """Offline runs are of a format of its own; the names in it are plain."""
+    [path] = (output / "wandb").glob("wandb/offline-run-*/run-*.wandb")
+    data = path.read_bytes()
+    return [step for step in (1, 2, 3) if b"train/loss" in data and b"train/learning_rate" in data]
+
+
+def trackio_of(output):
+    import sqlite3
+
+    [path] = (output / "trackio").glob("*.db")
+    with sqlite3.connect(path) as store:
+        lines = [json.loads(text) for (text,) in store.execute("SELECT metrics FROM metrics ORDER BY step")]
+    return [line["train/loss"] for line in lines if "train/loss" in line]
+
+
+@pytest.mark.parametrize(
+    "read", [tensorboard_of, wandb_of, trackio_of], ids=["tensorboard", "wandb offline", "trackio"]
+)
+def test_a_tracker_gets_the_curves_without_a_key_and_without_the_network(run, trained, data, tmp_path, read):
+    tracker = read.__name__.removesuffix("_of")
+    if importlib.util.find_spec(tracker) is None:
+        pytest.skip(f"{tracker} is not installed")
+    command = ("--data", data / "train.jsonl", "--model", trained.output / "base", "--max-steps", 3)
+    done = run(*command, "--report-to", tracker, "--output", "a", cwd=tmp_path, env={"HOME": str(tmp_path)})
+    assert done.out == "" and len(read(tmp_path / "a")) == 3
+    assert schema.audit(tmp_path / "a" / "ledger.json") == []
+
+
+def test_a_training_of_one_step_learns_something(run, trained, data, tmp_path):
+    """The library's schedules begin with a rate of nothing."""
+    command = ("--data", data / "train.jsonl", "--model", trained.output / "base", "--max-steps", 1)
+    run(*command, "--output", "a", cwd=tmp_path)
+    assert read_rows(tmp_path / "a" / "metrics.jsonl")[0]["learning_rate"] == 2e-4
+    from safetensors.torch import load_file
+
+    weights = load_file(tmp_path / "a" / "adapter" / "adapter_model.safetensors")
+    assert max(weight.abs().max() for name, weight in weights.items() if "lora_B" in name) > 1e-5
 
 
 @pytest.mark.parametrize("option", [("--qlora",), ("--report-to", "trackio")], ids=["qlora", "trackio"])
@@ -860,7 +911,7 @@ def test_an_answer_that_is_no_program_is_left_alone(speaker):
 
 def test_the_base_depends_on_rows_and_settings_and_on_nothing_else(speaker):
     one, other = rows.encode(speaker, record(3)), rows.encode(speaker, record(4))
-    plain = settings.Config()
+    plain = settings.FineTuneConfig()
     key = tiny.fingerprint([one], plain)
     assert tiny.fingerprint([one], settings.check({"training": {"lr": 1e-5}, "lora": {"r": 2}}, "x")) == key
     assert tiny.fingerprint([other], plain) != key

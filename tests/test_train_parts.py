@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import click
 import jinja2
 import pytest
-from conftest import record, run_script, write_rows
+import yaml
+from conftest import CLEAN, ROOT, record, run_script, write_rows
 
-from stages.train import curves, intake, lengths, machine, settings, starts, templates
+import schema
+from stages.train import curves, intake, lengths, machine, models, rows, settings, starts, templates, tiny
 from stages.train.losses import suspicious
 from stages.train.rows import Row
-from stages.train.tree import Config
+from stages.train.tree import FineTuneConfig
 
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_machine(monkeypatch):
-    for name in (*starts.ENVIRONMENT, "OUTPUT_DIR", "RANK", "WORLD_SIZE", "MASTER_ADDR"):
+    for name in (
+        *starts.ENVIRONMENT,
+        "OUTPUT_DIR",
+        "INPUT_TYPE",
+        "LINEMILL_WORLD_SIZE",
+        "RANK",
+        "WORLD_SIZE",
+        "MASTER_ADDR",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -33,7 +46,7 @@ def test_every_template_is_a_valid_file_that_reads_back_to_itself(tmp_path, monk
     settings.refuse_contradictions(config)
     (tmp_path / "c.yaml").write_text(settings.to_yaml(config, about))
     assert settings.resolve("c.yaml", {}) == config
-    assert (config == Config()) == (name == "default")
+    assert (config == FineTuneConfig()) == (name == "default")
 
 
 def test_config_init_knows_its_templates_and_refuses_others(tmp_path):
@@ -64,6 +77,72 @@ def test_a_dotenv_file_speaks_where_the_environment_does_not(tmp_path):
     done = run_script("train.py", "config", "show", cwd=tmp_path, check=0, env={"MAX_STEPS": "9"})
     assert "max_steps: 9" in done.out and "lr: 5.0e-05" in done.out
     assert "as LEARNING_RATE in the environment says" in done.err
+
+
+def test_every_variable_of_the_environment_sets_what_it_is_said_to_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = {"MODEL_NAME": "m", "DATA_PATH": "d.jsonl", "MAX_SEQ_LENGTH": "77", "NUM_EPOCHS": "5", "MAX_STEPS": "6"}
+    given |= {"BATCH_SIZE": "7", "LEARNING_RATE": "3e-5", "INPUT_TYPE": "pdf"}
+    for name, text in given.items():
+        monkeypatch.setenv(name, text)
+    config = settings.resolve(None, {})
+    assert (config.model.name, config.data.path, config.data.max_length, config.data.train_on) == (
+        *("m", "d.jsonl", 77, "text"),
+    )
+    told = config.training
+    assert (told.epochs, told.max_steps, told.batch_size, told.lr) == (5, 6, 7, 3e-5)
+    assert set(starts.ENVIRONMENT) == set(given) - {"INPUT_TYPE"}
+    monkeypatch.setenv("INPUT_TYPE", "jpeg")
+    with pytest.raises(click.UsageError, match="INPUT_TYPE=jpeg"):
+        settings.resolve(None, {})
+
+
+def test_a_rented_machine_keeps_runs_and_models_on_its_volume(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert starts.default_output() == "runs/default"
+    monkeypatch.delenv("HF_HOME", raising=False)
+    monkeypatch.setenv("RUNPOD_VOLUME_PATH", "/volume")
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    (tmp_path / ".env").write_text("WANDB_PROJECT=other\nWANDB_MODE=offline\n")
+    monkeypatch.setenv("WANDB_MODE", "x")  # so that it is put back
+    monkeypatch.delenv("WANDB_MODE")
+    starts.load_dotenv()
+    assert (starts.default_output(), os.environ["HF_HOME"]) == ("/volume/runs/default", "/volume/huggingface")
+    assert (os.environ["WANDB_PROJECT"], os.environ["WANDB_MODE"]) == ("mine", "offline")
+
+
+def test_the_letters_of_other_tools_are_known(tmp_path):
+    write_rows(tmp_path / "in.jsonl", [record(1)])
+    given = ("-i", "in.jsonl", "-m", "some", "-e", 2, "-b", 3, "--lr", 1e-5)
+    config = settings.check(
+        yaml.safe_load(run_script("train.py", "config", "show", *given, cwd=tmp_path, check=0).out), "shown"
+    )
+    told = config.training
+    assert (config.data.path, config.model.name, told.epochs, told.batch_size, told.lr) == (
+        *("in.jsonl", "some", 2, 3, 1e-5),
+    )
+    shown = run_script("train.py", "config", "show", "--input", "in.jsonl", "--epochs", 1, cwd=tmp_path, check=0).out
+    assert "path: in.jsonl" in shown
+    text = run_script("train.py", "train", "--help", cwd=tmp_path, check=0).out
+    assert all(f"{pair}" in text for pair in ("-o, --output", "-v, --verbose", "-q, --quiet"))
+
+
+@pytest.mark.parametrize("flag", ["-e", "-b", "--lr", "--max-steps", "--max-length", "--lora-r"])
+def test_a_nought_is_refused_and_never_taken_for_nothing(tmp_path, flag):
+    done = run_script("train.py", "config", "show", flag, 0, cwd=tmp_path, check=2)
+    assert "0" in done.err and "not in the range" in done.err
+
+
+def test_the_settings_are_classes_that_python_can_use(tmp_path):
+    program = (
+        "from train import DataConfig, FineTuneConfig, ModelConfig, TrainingConfig\n"
+        "from stages.train import settings\n"
+        "told = FineTuneConfig(ModelConfig(name='m'), DataConfig(path='d'), TrainingConfig(lr=2e-5))\n"
+        "open('c.yaml', 'w').write(settings.to_yaml(told))\n"
+        "assert settings.from_yaml('c.yaml') == told\n"
+    )
+    env = CLEAN | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=env, check=True)
 
 
 def test_an_adapter_config_of_mlx_is_read_in_our_words(tmp_path):
@@ -98,7 +177,7 @@ def test_what_is_hardly_meant_is_a_warning_and_no_error(tmp_path):
     (tmp_path / "config.yaml").write_text("training: {method: full, lr: 2e-4}\n")
     done = run_script("train.py", "config", "validate", cwd=tmp_path, check=0)
     assert "warning: training.lr 0.0002 is a rate for adapters" in done.err
-    assert list(settings.doubts(Config())) == []
+    assert list(settings.doubts(FineTuneConfig())) == []
 
 
 # --- templates --------------------------------------------------------------------------------------------------------
@@ -164,6 +243,64 @@ def test_the_family_of_a_model_decides_where_it_has_no_template(tmp_path):
         assert templates.of_family(tmp_path, vocabulary)[0] == expected
 
 
+ANSWERS = [
+    ("qwen2", True, None, True),
+    ("qwen2", False, None, False),
+    ("qwen2", True, False, False),
+    ("llama", True, None, False),
+    ("llama", False, True, True),
+]
+
+
+@pytest.mark.parametrize(("kind", "is_chat", "told", "fenced"), ANSWERS)
+def test_programs_stand_in_a_fence_as_the_family_answers_unless_told_otherwise(tmp_path, kind, is_chat, told, fenced):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    config = settings.check({"data": {"markdown": told}}, "x")
+    habit = is_chat and templates.answers_in_fences(tmp_path)
+    assert models.wording(config, by_habit=habit).markdown is fenced
+    note = templates.FENCE_NOTE in templates.with_wording(templates.CHATML, None, fenced)
+    assert note is fenced
+
+
+STRICT = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+DRIFTS = [
+    ("alpaca", {}, {"metadata": {"input": "in red"}, "description": "Draw a circle.\nin red"}),
+    ("chatml", {"system": "Be {brief} 'now'."}, {}),
+    ("strict", {"system": "Be brief."}, {}),
+    ("strict", {}, {"metadata": {"system": "Be kind."}}),
+    ("chatml", {"system": "Be brief."}, {"metadata": {"system": "Be kind."}}),
+    ("alpaca", {"system": "Be brief.", "markdown": True}, {"metadata": {"kind": "code"}}),
+    ("gemma", {"system": "Be brief."}, {}),
+    ("chatml", {"markdown": True}, {"code": "Gravity.", "metadata": {"kind": "qa"}}),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "changes"), DRIFTS)
+def test_a_model_is_evaluated_on_the_very_tokens_that_it_was_trained_on(tmp_path, monkeypatch, name, data, changes):
+    """evaluate_model.py sees only what is saved with the model; it has no settings of the training."""
+    from transformers import AutoTokenizer
+
+    from stages.evaluate_model import models as evaluated
+
+    monkeypatch.setitem(templates.NAMED, "strict", STRICT)
+    monkeypatch.setitem(templates.NAMED, "alpaca", templates.NAMED["alpaca"])
+    config = settings.check({"model": {"template": name}, "data": data, "tiny": {"vocab_size": 400}}, "x")
+    row = record(3, **changes)
+    speaker = tiny.build_speaker([record(number) for number in range(8)], config)
+    trained = rows.encode(speaker, row)
+    speaker.tokenizer.save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    loaded = evaluated.Loaded(None, tokenizer, frozenset({tokenizer.eos_token_id}), 4096)
+    seen = evaluated.conversation(loaded, row)
+    assert seen.prompt == trained.ids[: trained.prompt], tokenizer.decode(seen.prompt)
+    assert seen.whole[: len(trained.ids)] == trained.ids
+    assert evaluated.prompt_ids(loaded, row) == seen.prompt
+
+
 # --- rows, files, curves ----------------------------------------------------------------------------------------------
 
 
@@ -227,7 +364,7 @@ def test_a_row_that_stands_there_twice_is_trained_on_once(tmp_path):
     rejected = []
     source = intake.Source(str(write_rows(tmp_path / "in.jsonl", [*given, *same_answer])), None, tmp_path)
     taker = intake.Intake(lambda item, message, code, line=None: rejected.append((code, message)))
-    taken = intake.take(source, Config(), taker)
+    taken = intake.take(source, FineTuneConfig(), taker)
     assert len(taken.train) == 5, "equal answers to other questions are no duplicates"
     assert [code for code, _ in rejected] == ["duplicate_id"] * 2
     assert "not its text" in rejected[0][1] and "all of it" in rejected[1][1]
@@ -243,6 +380,18 @@ def test_rows_of_one_program_are_held_out_together_and_appending_moves_none(tmp_
         sides.append({row["description"] for row in taken.held_out})
         assert not {row["code"] for row in taken.train} & {row["code"] for row in taken.held_out}
     assert 0 < len(sides[0]) < 60 and sides[0] <= sides[1]
+
+
+def test_a_device_that_computes_wrong_numbers_is_named(monkeypatch):
+    import torch
+
+    machine.check_device(torch.device("cpu"))
+    monkeypatch.setattr(machine, "PAUSE", 0.0)
+    with pytest.raises(schema.Failure, match="meta does not answer"):
+        machine.check_device(torch.device("meta"))
+    monkeypatch.setattr(torch, "equal", lambda *_: False)
+    with pytest.raises(schema.Failure, match="cpu computes wrong numbers"):
+        machine.check_device(torch.device("cpu"))
 
 
 # --- processes --------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import IO, Any, NamedTuple, Protocol
 import click
 
 import schema
-from stages.evaluate_model import measures
+from stages.evaluate_model import measures, presets
 
 FAILED = "error"  # the finish of an answer that never came
 _FENCED = re.compile(r"^[ \t]*(```+|~~~+)[^\n`]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
@@ -162,12 +162,14 @@ def repeated(records: Iterable[schema.Record], samples: int) -> Iterator[schema.
             yield with_evaluation(record, {**record["metadata"].get("evaluation", {}), "sample": sample})
 
 
-def write_asked(data: Path | None, prompts: Path | None, samples: int, output: Path) -> Path:
+def write_asked(
+    data: Path | None, prompts: Path | None, samples: int, output: Path, benchmark: str | None = None
+) -> Path:
     """What `generate` will read in place of the file that was given: one row for each answer that is wanted."""
     source = prompts or data
     if source is None or (prompts and data):
         raise click.UsageError("name one of --data (held-out rows) and --prompts (a text file, a prompt on each line)")
-    if samples == 1 and data:
+    if samples == 1 and data and not benchmark:
         return data
     target, reasons = output / "asked.jsonl", dict[str, int]()
     with schema.rejects(target, stage="evaluate_model") as put, schema.write(target) as keep:
@@ -176,8 +178,13 @@ def write_asked(data: Path | None, prompts: Path | None, samples: int, output: P
             reasons[code] = reasons.get(code, 0) + 1
             put(item, message, code=code, line=line)
 
-        rows = [*fixed_prompts(prompts)] if prompts else [schema.adopt(row) for row in schema.read(source, reject)]
-        for row in repeated(rows, samples):
+        if prompts:
+            rows = [*fixed_prompts(prompts)]
+        elif benchmark:
+            rows = [*presets.rows(benchmark, source)]
+        else:
+            rows = [schema.adopt(row) for row in schema.read(source, reject)]
+        for row in repeated(rows, samples) if samples > 1 or prompts else rows:
             keep(row)
     if not rows:
         raise schema.Failure(f"{source}: there is nothing in it to ask a model")
@@ -190,7 +197,7 @@ def write_asked(data: Path | None, prompts: Path | None, samples: int, output: P
         rejects=schema.rejects_path(target),
         counts={"in": counts["kept"] + counts["rejected"], **counts},
         reasons=reasons,
-        options={"samples": samples},
+        options={"samples": samples, **({"preset": benchmark} if benchmark else {})},
     )
     return target
 

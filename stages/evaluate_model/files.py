@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 
 import schema
@@ -15,6 +16,12 @@ GENERATED = "generated.jsonl"
 TAGGED = "tagged.jsonl"
 REJECTED = "generated.rejects.jsonl"
 LOSSES = "loss.jsonl"
+
+
+def existing(data: str | None) -> Path | None:
+    if data is not None and not Path(data).is_file():
+        raise click.UsageError(f"--data {data}: there is no such file")
+    return Path(data) if data is not None else None
 
 
 def strictly(path: Path) -> Iterator[schema.Record]:

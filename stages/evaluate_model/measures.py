@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import schema
-from stages.evaluate_model import rates, similarity
+from stages.evaluate_model import codebleu, rates, similarity
 
 Rows = dict[str, list[schema.Record]]  # the answers to each prompt, by the id of its row
 
@@ -147,10 +147,13 @@ def _why_not_run(row: schema.Record) -> str:
     return "not_rendered" if has_scene(row) else "no_scene" if parses(row) else "does_not_parse"
 
 
+Ask = Callable[[schema.Record], bool | None]
+
+
 class Check(NamedTuple):
     """Yes or no about an answer, or None where the question makes no sense."""
 
-    ask: Callable[[schema.Record], bool | None]
+    ask: Ask
     low_is_good: bool = False
 
 
@@ -194,6 +197,7 @@ def _beside_reference(
 
 LIKENESS = {
     "tree_match": _beside_reference(lambda one, two: similarity.tree_match(parse(one), parse(two)), code=True),
+    "codebleu": _beside_reference(lambda one, two: codebleu.parts(one, two, (parse(one), parse(two))).score, code=True),
     "token_bleu": _beside_reference(similarity.token_bleu, code=True),
     "rouge_l": _beside_reference(similarity.rouge_l, code=False),
     "chrf": _beside_reference(similarity.chrf, code=False),

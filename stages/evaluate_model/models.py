@@ -20,6 +20,7 @@ from stages.evaluate_model.asking import Answer, Sampling, no_description, promp
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+FENCE_NOTE = "{#- programs stand in a fence of ```python -#}"  # of train.py
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -197,8 +198,38 @@ def prompt_ids(loaded: Loaded, record: schema.Record, system: str | None = None)
     """The prompt as the model's own chat template renders it."""
     if fault := no_description(record):
         return fault
-    ids = render(loaded.tokenizer, prompt_messages(record, system), ask=True)
+    ids = render(loaded.tokenizer, _question(loaded, record, system), ask=True)
     return _too_long(len(ids), loaded.context - 1) or ids
+
+
+def _question(loaded: Loaded, record: schema.Record, system: str | None = None) -> list[dict[str, str]]:
+    """As train.py puts it: a template that knows of an input gets it apart, one that refuses a system text, joined."""
+    *before, asked = prompt_messages(record, system)
+    given = record["metadata"].get("input")
+    knows = "message['input']" in str(loaded.tokenizer.chat_template)
+    if knows and isinstance(given, str) and given and asked["content"].endswith(f"\n{given}"):
+        asked |= {"content": asked["content"].removesuffix(f"\n{given}"), "input": given}
+    if before and not _takes_system(loaded.tokenizer):
+        return [{**asked, "content": f"{before[0]['content']}\n\n{asked['content']}"}]
+    return [*before, asked]
+
+
+def _takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:
+    from jinja2 import TemplateError
+
+    try:
+        tokenizer.apply_chat_template([{"role": r, "content": "x"} for r in ("system", "user")], tokenize=False)
+    except (TemplateError, TypeError):
+        return False
+    return True
+
+
+def _reply(loaded: Loaded, record: schema.Record) -> str:
+    """The reference as it was learned: train.py leaves a note in the template when programs stand in a fence."""
+    code = record["code"]
+    is_program = record["metadata"].get("kind", "code") == "code" and not code.lstrip().startswith("```")
+    has_note = is_program and FENCE_NOTE in str(loaded.tokenizer.chat_template)
+    return f"```python\n{code.strip()}\n```" if has_note else code
 
 
 def conversation(loaded: Loaded, record: schema.Record) -> Conversation | schema.Fault:
@@ -206,7 +237,7 @@ def conversation(loaded: Loaded, record: schema.Record) -> Conversation | schema
     prompt = prompt_ids(loaded, record)
     if isinstance(prompt, schema.Fault):
         return prompt
-    messages = [*prompt_messages(record), {"role": "assistant", "content": record["code"]}]
+    messages = [*_question(loaded, record), {"role": "assistant", "content": _reply(loaded, record)}]
     whole = render(loaded.tokenizer, messages)
     if whole[: len(prompt)] != prompt or len(whole) == len(prompt):
         message = "the chat template renders the prompt otherwise once an answer follows it"

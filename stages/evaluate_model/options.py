@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 import schema
 from stages.evaluate_model import server
@@ -23,6 +24,10 @@ TARGET = click.Path(file_okay=False, path_type=Path)
 def set_verbosity(context: click.Context, option: click.Parameter, value: bool) -> None:
     if value:
         schema.set_verbosity(1 if option.name == "verbose" else -1)
+
+
+def is_left_out(name: str) -> bool:
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.DEFAULT
 
 
 def decorated(command: Command, options: Iterable[Callable[[Command], Command]]) -> Command:

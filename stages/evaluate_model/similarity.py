@@ -1,5 +1,5 @@
 """How much of the reference an answer shares. A different program may be as good: these numbers only tell two models
-apart that answer the same rows, and they are not those of CodeBLEU, which weighs keywords and data flow besides."""
+apart that answer the same rows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def token_bleu(answer: str, reference: str) -> float:
         return 0.0
     logs = 0.0
     for size in range(1, 5):
-        have, need = _runs(said, size), _runs(wanted, size)
+        have, need = runs(said, size), runs(wanted, size)
         extra = int(size > 1)
         hits = (have & need).total() + extra
         if not hits:
@@ -42,7 +42,7 @@ def token_bleu(answer: str, reference: str) -> float:
     return math.exp(logs + short)
 
 
-def _runs(tokens: Sequence[str], size: int) -> Counter[tuple[str, ...]]:
+def runs(tokens: Sequence[str], size: int) -> Counter[tuple[str, ...]]:
     return Counter(zip(*(tokens[start:] for start in range(size)), strict=False))
 
 
@@ -53,12 +53,12 @@ def tree_match(answer: ast.AST | None, reference: ast.AST | None) -> float | Non
     if answer is None:
         return 0.0
     known: dict[tuple[Any, ...], int] = {}
-    return overlap(_shapes(answer, known), _shapes(reference, known))
+    return overlap(shapes(answer, known), shapes(reference, known))
 
 
-def _shapes(tree: ast.AST, known: dict[tuple[Any, ...], int]) -> Counter[int]:
+def shapes(tree: ast.AST | None, known: dict[tuple[Any, ...], int]) -> Counter[int]:
     """Every subtree of more than one node by the number of its shape; children get theirs before their parent."""
-    order, stack = [], [tree]
+    order, stack = [], [tree] if tree else []
     while stack:
         order.append(stack.pop())
         stack.extend(_children(order[-1]))

@@ -16,6 +16,8 @@ import click
 import schema
 
 MARKER = "\n...[Truncated]"
+# No byte-level tokenizer makes more tokens than there are bytes: a bound for a model that is not chosen, or not built.
+BYTES = "bytes"
 _FILES = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"]
 
 
@@ -80,6 +82,8 @@ class Budget(NamedTuple):
 
 @cache
 def _load(name: str) -> tuple[Callable[[str], int], Callable[..., str]]:
+    if name == BYTES:
+        return _count_bytes, _plain_turns
     try:
         from jinja2 import TemplateError
         from tokenizers import Tokenizer
@@ -99,6 +103,15 @@ def _load(name: str) -> tuple[Callable[[str], int], Callable[..., str]]:
     except TemplateError as error:
         raise click.UsageError(f"--tokenizer {name}: its chat template does not render: {error}") from None
     return encode, render
+
+
+def _count_bytes(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
+
+
+def _plain_turns(messages: list[dict[str, str]], *, ask: bool) -> str:
+    turns = "".join(f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>\n" for turn in messages)
+    return turns + ("<|im_start|>assistant\n" if ask else "")
 
 
 def _folder(name: str) -> Path:

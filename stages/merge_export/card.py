@@ -120,15 +120,15 @@ def _scores(path: Path | None) -> list[str]:
         scores = dict(json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError) as error:
         raise schema.Failure(f"{path}: not a scores file: {error}") from None
-    return [
-        f"- {name}: {_score(value)}" for name, value in scores.items() if isinstance(value, (int, float, str, dict))
-    ]
+    rates = {name: value for name, value in scores.items() if isinstance(value, dict) and value.get("rate") is not None}
+    return [f"- {name}: {_rate(value)}" for name, value in rates.items()] or ["Nothing was counted."]
 
 
-def _score(value: Any) -> str:
-    if not isinstance(value, dict):
-        return f"{value:,}" if isinstance(value, (int, float)) else str(value)
-    plain = {key: entry for key, entry in value.items() if not isinstance(entry, dict)}
-    return ", ".join(
-        f"{key} {entry:.4g}" if isinstance(entry, float) else f"{key} {entry}" for key, entry in plain.items()
-    )
+def _rate(value: dict[str, Any]) -> str:
+    """Passed of how many, and the interval, as far as the file says."""
+    text = f"{value['rate']:.1%}"
+    if {"passed", "n"} <= value.keys():
+        text += f" ({value['passed']:,} of {value['n']:,})"
+    if value.get("low") is not None and value.get("high") is not None:
+        text += f", 95 % interval {value['low']:.1%} to {value['high']:.1%}"
+    return text

@@ -106,6 +106,7 @@ def prove(order: Order, path: Path, quant: str) -> dict[str, Any]:
             "logits_allowed": float(f"{allowed:.1e}"),
             "same_token": weights.same_token,
             "positions": weights.positions,
+            "rows_moved": ", ".join(f"{kind} {off:.1e}" for kind, off in sorted(weights.rounded.items())),
         }
     if runtime.is_there():
         answers = runtime.check_answers(order.model, path, allowed)

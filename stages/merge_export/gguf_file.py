@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import schema
-from stages.merge_export import families, models, vocabulary
+from stages.merge_export import families, vocabulary
 
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType, GGUFReader
@@ -80,14 +80,13 @@ def field(reader: GGUFReader, name: str, default: Any = None) -> Any:
     return default if found is None else found.contents()
 
 
-def load_weights(model: Any, path: Path, folder: Path) -> None:
-    """Put the weights of a GGUF file into the model that was loaded from `folder`, in place of its own."""
+def read_weights(path: Path, folder: Path) -> Iterator[tuple[str, str, Tensor]]:
+    """The weights of a GGUF file under the names of the model in `folder`, each with the number format it is in."""
     import gguf
     import torch
 
     family = families.find_family(folder)
     tensors = {tensor.name: tensor for tensor in open_file(path).tensors}
-    weights: dict[str, Tensor] = {}
     for name in families.weight_shapes(folder):
         if name == "lm_head.weight" and family.config.get("tie_word_embeddings"):
             continue
@@ -95,13 +94,7 @@ def load_weights(model: Any, path: Path, folder: Path) -> None:
         if tensor is None:
             raise schema.Failure(f"{path}: it lacks the tensor {families.rename(family, name)}")
         numbers = torch.from_numpy(gguf.quants.dequantize(tensor.data, tensor.tensor_type).copy())
-        weights[name] = families.restored(family, name, numbers)
-    try:
-        strange = model.load_state_dict(weights, strict=False).unexpected_keys
-    except RuntimeError as error:
-        raise schema.Failure(f"{path}: its weights do not fit {folder}: {models.first_line(error)}") from None
-    if strange:
-        raise schema.Failure(f"{path}: the model has no place for {strange[0]}")
+        yield name, tensor.tensor_type.name, families.restored(family, name, numbers)
 
 
 # --- its tokenizer, rebuilt from nothing but the file -----------------------------------------------------------------

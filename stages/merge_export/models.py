@@ -122,17 +122,20 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise schema.Failure(f"{path}: not a model configuration: {error}") from None
 
 
-def load_model(folder: Path) -> PreTrainedModel:
+def load_model(folder: Path, *, pickled: bool = False) -> PreTrainedModel:
+    """`pickled` lets transformers read .bin files, of which it takes nothing but tensors."""
+    from pickle import UnpicklingError
+
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    weight_count(folder)
+    told = {"dtype": torch.float32, "local_files_only": True, "output_loading_info": True}
+    if not pickled:
+        weight_count(folder)
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
+        model, report = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=not pickled, **told)
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError, UnpicklingError) as error:
         raise schema.Failure(f"{folder}: can not be loaded: {first_line(error)}") from None
     if missing := sorted(report["missing_keys"]):
         # The library fills them with random numbers and goes on.
@@ -226,9 +229,9 @@ def objection(proof: Proof, dtype: str) -> str | None:
     return None
 
 
-def try_out(folder: Path) -> bool:
+def try_out(folder: Path, *, pickled: bool = False) -> bool:
     """Load a model with its tokenizer and let it read the fixed prompts; whether it has a chat template."""
-    model = load_model(folder)
+    model = load_model(folder, pickled=pickled)
     if not all(bool(row.isfinite().all()) for row in logits(model, probe_ids(folder, model))):
         raise schema.Failure(f"{folder}: its weights give logits that are no numbers")
     return load_tokenizer(folder).chat_template is not None

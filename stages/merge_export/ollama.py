@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,6 +21,7 @@ class Turns(NamedTuple):
     user: tuple[str, str]
     assistant: tuple[str, str]
     prompt: str  # after the last message, for an answer to follow
+    folded: bool = False  # a system message opens the first turn of the user, as with Gemma 3
 
 
 def derive(tokenizer: PreTrainedTokenizerBase, talks: Iterable[Messages]) -> Turns | None:
@@ -59,7 +59,9 @@ def derive(tokenizer: PreTrainedTokenizerBase, talks: Iterable[Messages]) -> Tur
     )
     try:
         before, rest = render(_SYSTEM, _USER).split(_SYSTEM)
-        turns = turns._replace(system=(before.removeprefix(begin), rest.split(_USER)[0].removesuffix(user_start)))
+        before, between = before.removeprefix(begin), rest.split(_USER)[0]
+        folded = bool(user_start) and before == user_start and not between.endswith(user_start)
+        turns = turns._replace(system=(before, between.removesuffix(user_start)), folded=folded)
     except (TemplateError, ValueError):
         pass  # no system messages then
     questions = [talk[:-1] if talk[-1]["role"] == "assistant" else talk for talk in talks]
@@ -77,9 +79,10 @@ def apply(turns: Turns, talk: Messages) -> str:
     """What Ollama sends, with the template of `modelfile`."""
     around = {"user": turns.user, "assistant": turns.assistant, "system": turns.system or ("", "")}
     parts = [turns.begin, "" if talk[0]["role"] == "system" else turns.default]
-    for message in talk:
+    for place, message in enumerate(talk):
         start, end = around[message["role"]]
-        parts.append(start + message["content"] + end)
+        opened = turns.folded and place == 1 and talk[0]["role"] == "system"
+        parts.append(("" if opened else start) + message["content"] + end)
     return "".join(parts) + turns.prompt
 
 
@@ -89,14 +92,23 @@ def modelfile(turns: Turns, weights: str, stops: list[str]) -> str:
     if turns.system:
         branches.insert(0, ("system", turns.system))
     template = f"{{{{ if not .System }}}}{_literal(turns.default)}{{{{ end }}}}" if turns.default else ""
-    template += "{{ range .Messages }}"
+    template += "{{ range $place, $_ := .Messages }}" if turns.folded else "{{ range .Messages }}"
     for number, (role, (start, end)) in enumerate(branches):
         template += f'{{{{ {"else " if number else ""}if eq .Role "{role}" }}}}'
-        template += _literal(start) + "{{ .Content }}" + _literal(end)
+        if turns.folded and role == "user":
+            template += "{{ if not (and $.System (eq $place 1)) }}" + _literal(start) + "{{ end }}{{ .Content }}"
+        else:
+            template += _literal(start) + "{{ .Content }}"
+        template += _literal(end)
     template += "{{ end }}{{ end }}" + _literal(turns.prompt)
     lines = [f"FROM ./{weights}", f'TEMPLATE """{template}"""']
-    lines += [f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}" for stop in stops]
+    lines += [f"PARAMETER stop {_quoted(stop)}" for stop in stops]
     return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """Ollama knows no escapes: what a quote or a line break is in stands between three quotes."""
+    return f'"""{text}"""' if '"' in text or "\n" in text else f'"{text}"'
 
 
 def _literal(text: str) -> str:

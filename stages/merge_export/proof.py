@@ -11,14 +11,26 @@ import schema
 from stages.merge_export import gguf_file, models
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Messages = list[dict[str, str]]
 
 # How far a logit may move through the number format, as a part of the largest one; the others are as in a merge.
-# Measured on models of some million weights: q8_0 at most 2e-2, q4_k_m 0.2; larger ones move less.
-TOLERANCE = {"f32": 1e-4, "f16": 1e-2, "bf16": 5e-2, "q8_0": 0.1}
-COARSE = 1.0
+# Measured on models of some million weights: q8_0 at most 2e-2, q6_k 5e-2, q5 0.14, q4 0.35, q3_k_m 0.22, q2_k 0.46;
+# larger ones move less. A model of zeros moves them by 1, one of other numbers by more.
+TOLERANCE = {
+    "f32": 1e-4, "f16": 1e-2, "bf16": 5e-2, "q8_0": 0.1, "q6_k": 0.2, "q5_0": 0.4, "q5_k_s": 0.4, "q5_k_m": 0.4,
+    "q4_0": 0.7, "q4_k_s": 0.6, "q4_k_m": 0.6, "q3_k_m": 0.8, "q2_k": 0.9,
+}  # fmt: skip
+COARSE = 0.9
+# How far rounding may move a row of weights, as a part of its length. Measured with normal, Laplace's and Student's
+# (t3) weights: half of these numbers at most. Whatever was mixed up on the way moves a row by 1 and more.
+ROUNDING = {
+    "F32": 1e-6, "F16": 1e-3, "BF16": 6e-3, "Q8_0": 0.03, "Q6_K": 0.06, "Q5_K": 0.1, "Q5_0": 0.16, "Q5_1": 0.16,
+    "Q4_K": 0.2, "Q4_0": 0.28, "Q4_1": 0.28, "IQ4_NL": 0.28, "Q3_K": 0.4,
+}  # fmt: skip
+ROUGHEST = 0.7  # Q2_K
 CODE = """from manim import *
 
 
@@ -149,12 +161,13 @@ class _Exported:
 
 
 class Weights(NamedTuple):
-    """How far the logits of the exported file and of the merged model are apart at most."""
+    """How far the exported file and the merged model are apart at most: logits, and rows of weights by their format."""
 
     moved: float
     allowed: float
     same_token: int
     positions: int
+    rounded: dict[str, float]
 
 
 def check_weights(folder: Path, path: Path, quant: str) -> Weights:
@@ -162,14 +175,40 @@ def check_weights(folder: Path, path: Path, quant: str) -> Weights:
     model = models.load_model(folder)
     probes = models.probe_ids(folder, model)
     expected = models.logits(model, probes)
-    gguf_file.load_weights(model, path, folder)
+    rounded = _take_weights(model, folder, path)
     found = models.logits(model, probes)
     scale = max(1.0, *(float(row.abs().max()) for row in expected))
     same, positions = models.agreement(expected, found)
-    weights = Weights(models.difference(expected, found), TOLERANCE.get(quant, COARSE) * scale, same, positions)
-    if not weights.moved <= weights.allowed:
+    moved, allowed = models.difference(expected, found), TOLERANCE.get(quant, COARSE) * scale
+    if not moved <= allowed:
         raise schema.Failure(
-            f"{path}: {quant} moves logits by {weights.moved:.1e}, {weights.allowed:.1e} is allowed; "
-            "the merged model is as it was"
+            f"{path}: {quant} moves logits by {moved:.1e}, {allowed:.1e} is allowed; the merged model is as it was"
         )
-    return weights
+    return Weights(moved, allowed, same, positions, rounded)
+
+
+def _take_weights(model: PreTrainedModel, folder: Path, path: Path) -> dict[str, float]:
+    """Put the weights of the file into the model, each compared with the one that it replaces."""
+    own = model.state_dict()
+    rounded: dict[str, float] = {}
+    for name, kind, numbers in gguf_file.read_weights(path, folder):
+        if own[name].shape != numbers.shape:
+            raise schema.Failure(f"{path}: its weights do not fit {folder}: {name} is {list(numbers.shape)} there")
+        off, allowed = row_error(numbers, own[name]), ROUNDING.get(kind, ROUGHEST)
+        if not off <= allowed:
+            raise schema.Failure(
+                f"{path}: {name} is not what was trained: {kind} moves a row of it by {off:.1e} of its length, "
+                f"{allowed:.1e} is allowed; the merged model is as it was"
+            )
+        rounded[kind] = max(off, rounded.get(kind, 0.0))
+        own[name].copy_(numbers)
+    return rounded
+
+
+def row_error(found: Tensor, expected: Tensor) -> float:
+    """The largest distance of two rows as a part of their length; a row of next to nothing is as long as the others."""
+    if expected.dim() == 1:  # norms and biases; those of Gemma have lost what is small beside 1
+        return float((found - expected).abs().max() / expected.abs().max().clamp_min(1.0))
+    length = expected.norm(dim=-1)
+    usual = length.square().mean().sqrt()
+    return float(((found - expected).norm(dim=-1) / length.clamp_min(usual).clamp_min(1e-30)).max())

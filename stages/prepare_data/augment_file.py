@@ -17,7 +17,11 @@ def command(
     """Ask for the programs of a record file in other words, too; for the train side alone."""
     plan = Plan(augment_factor, max_augmented, augment_cases)
     taken: set[int] = set()
-    with schema.run("prepare_data", contract, params={"augment": augment_factor, "most": max_augmented}) as run:
+    params = {"augment": augment_factor, "most": max_augmented}
+    # What is said already depends on all rows before: when one shard has changed, all are made again.
+    files = map(schema.absolute, schema.files(contract.input)) if schema.is_set(contract.input) else []
+    depends = dict.fromkeys(files, schema.version_of(contract.input)) if schema.is_set(contract.input) else {}
+    with schema.run("prepare_data", contract, params=params, depends=depends) as run:
         for record in run.records():
             taken.add(mark_of(record))
             run.augment(record, fresh(record, taken, plan, contract.seed))

@@ -11,7 +11,8 @@ import schema
 from stages.prepare_data import identity, listing
 from stages.prepare_data.identity import Policy
 from stages.prepare_data.outputs import Reading, Result
-from stages.prepare_data.spool import Spool, SpoolWriter
+from stages.prepare_data.sharing import BATCH
+from stages.prepare_data.spool import Gatherer, Spool, SpoolWriter
 
 
 def read_other(path: str, policy: Policy, place: Path) -> Spool:
@@ -22,9 +23,13 @@ def read_other(path: str, policy: Policy, place: Path) -> Spool:
             f"--against {path}: line {line}: {message}; a row that can not be read can not be compared"
         )
 
+    gathered = Gatherer(policy.near, policy.normalise)
     with SpoolWriter(place, policy.near, policy.normalise) as spool:
         for record in schema.progress(schema.read(path, reject), path):
-            spool.keep(schema.adopt(record))
+            gathered.keep(schema.adopt(record))
+            if len(gathered) == BATCH:
+                spool.write(gathered.take())
+        spool.write(gathered.take())
     return Spool(place)
 
 

@@ -71,9 +71,9 @@ def placed(result: Result) -> Iterator[Placed]:
     """Every record that was read, in the order of the sources, with the file that it goes to."""
     number = -1
     for reading in result.readings:
-        for record in reading.spool.records():
+        for record, tokens in reading.spool.with_tokens():
             number += 1
-            yield _place(result, number, record)
+            yield _place(result, number, record)._replace(tokens=tokens)
 
 
 def _place(result: Result, number: int, record: Record) -> Placed:

@@ -65,6 +65,7 @@ _FOREIGN_ATTRIBUTES = {
 # Most programs hold none of these, and need not be looked through.
 _SIGNS = [*PACKAGES, *_RENAMED, *_SHIFTED, "TextMobject", "get_graph"]
 _SIGNS += [f"{axis}_{end}" for axis in "xyz" for end in ("min", "max")]
+_SIGNS = [sign for sign in _SIGNS if not any(other != sign and other in sign for other in _SIGNS)]
 Span = Callable[[ast.AST], tuple[int, int]]
 
 

@@ -42,7 +42,9 @@ _KNOWN = set("abfnrtvxuUN01234567\\'\"\n")
 
 def tex(text: str) -> str:
     """Raw strings, or two backslashes, where the program means a backslash."""
-    perhaps = [token for token in strings(text) if _mended(token, is_tex=True) != token.text] if "\\" in text else []
+    if not any(_is_meant(match, is_tex=True) for match in _ESCAPE.finditer(text)):
+        return text
+    perhaps = [token for token in strings(text) if _mended(token, is_tex=True) != token.text]
     if not perhaps:
         return text
     tree = parse(text)

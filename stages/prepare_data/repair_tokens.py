@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 _PREFIX = r"(?:(?i:[bru]|br|rb|fr|rf|f))"
-_QUOTED = r"""(?:'''(?:\\.|[^\\])*?'''|\"\"\"(?:\\.|[^\\])*?\"\"\"
-        |'(?:\\(?:.|\n)|[^'\\\n])*'|"(?:\\(?:.|\n)|[^"\\\n])*")"""
+# Written so that all between two escapes is one step.
+_QUOTED = r"""(?:'''[^'\\]*(?:(?:\\.|'(?!''))[^'\\]*)*'''
+        |\"\"\"[^"\\]*(?:(?:\\.|"(?!""))[^"\\]*)*\"\"\"
+        |'[^'\\\n]*(?:\\.[^'\\\n]*)*'|"[^"\\\n]*(?:\\.[^"\\\n]*)*")"""
 _TOKEN = re.compile(
     rf"""
     (?P<string>{_PREFIX}?{_QUOTED})
@@ -31,8 +33,9 @@ _TOKEN = re.compile(
 )
 
 
-# A string, or a comment, in which quotes mean nothing.
-_STRING = re.compile(rf"""(?P<string>(?:(?<!\w){_PREFIX})?{_QUOTED})|\#[^\n]*""", re.VERBOSE | re.DOTALL)
+# A string from its quote on, or a comment, in which quotes mean nothing.
+_STRING = re.compile(rf"""(?P<string>{_QUOTED})|\#[^\n]*""", re.VERBOSE | re.DOTALL)
+_ENDS_IN_PREFIX = re.compile(rf"(?<!\w){_PREFIX}\Z")
 
 
 class Token(NamedTuple):
@@ -55,7 +58,10 @@ def strings(text: str) -> Iterator[Token]:
     """The strings alone, as `lex` gives them, for much less work."""
     for match in _STRING.finditer(text):
         if match.lastgroup:
-            yield Token("string", match[0], match.start(), match.end())
+            start, end = match.span()
+            prefix = _ENDS_IN_PREFIX.search(text[max(0, start - 3) : start])
+            start -= len(prefix[0]) if prefix else 0
+            yield Token("string", text[start:end], start, end)
 
 
 @functools.lru_cache(maxsize=8)  # each step looks at the program that the step before it left

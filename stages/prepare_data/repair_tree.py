@@ -43,6 +43,7 @@ _SCENE_CALLS = {
     "set_camera_orientation",
     "begin_ambient_camera_rotation",
 }
+_CALL = re.compile(rf"self[\s\\]*\.[\s\\]*(?:{'|'.join(sorted(_SCENE_CALLS))})\b")
 _FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -55,10 +56,16 @@ _USUAL = re.compile(
 )
 
 
+# Only what holds one of Manim's names, all but one of which begin with a capital, is worth the syntax tree.
+_CAPITALS = re.compile(r"\b[A-Z]\w*|\balways_redraw\b")
+
+
 def imports(text: str) -> str:
     """`from manim import *` where Manim's names are used and nobody imports it."""
-    tree = None if _USUAL.match(text) else parse(text)
-    if tree is None or _imports_manim(tree) or not free_names(tree) & _MANIM:
+    if _USUAL.match(text) or _MANIM.isdisjoint(_CAPITALS.findall(text)):
+        return text
+    tree = parse(text)
+    if tree is None or not _used_names(tree) & _MANIM or _imports_manim(tree) or not free_names(tree) & _MANIM:
         return text
     lines = text.split("\n")
     first = _above_comments(lines, _first_line(tree))
@@ -85,8 +92,11 @@ def _imports_manim(tree: ast.Module) -> bool:
 
 def free_names(tree: ast.Module) -> set[str]:
     """The names that the program uses and gives no meaning to."""
-    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-    return used - bound_names(tree) - set(dir(builtins))
+    return _used_names(tree) - bound_names(tree) - set(dir(builtins))
+
+
+def _used_names(tree: ast.Module) -> set[str]:
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
 
 
 def _first_line(tree: ast.Module) -> int:
@@ -102,7 +112,9 @@ def _first_line(tree: ast.Module) -> int:
 
 def scene(text: str) -> str:
     """A scene around code that is the body of one: it says `self.play` and stands in no class."""
-    tree = None if _USUAL.match(text) else parse(text)
+    if _USUAL.match(text) or not ("construct" in text or _CALL.search(text)):
+        return text
+    tree = parse(text)
     if tree is None or any(isinstance(node, ast.ClassDef) for node in tree.body) or _runs_itself(tree):
         return text
     if node := _bare_construct(tree):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
+from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from schema import Record
@@ -34,6 +36,52 @@ class Lengths:
 
 def about_how_many_tokens(text: str) -> int:
     return len((_PIECE_OF_ASCII if text.isascii() else _PIECE).findall(text))
+
+
+def about_tokens_of(texts: Sequence[str]) -> list[int]:
+    """The same for many texts, counted together where they are ASCII: that costs a fifth."""
+    counts = [-1 if text.isascii() else about_how_many_tokens(text) for text in texts]
+    plain = [text for text, count in zip(texts, counts, strict=True) if count < 0]
+    found = iter(_about_tokens_of_ascii(plain) if plain else ())
+    return [next(found) if count < 0 else count for count in counts]
+
+
+_OTHER, _LETTER, _DIGIT, _BLANK, _END = range(5)
+
+
+@cache
+def _kinds() -> Any:
+    import numpy
+
+    kinds = numpy.full(256, _OTHER, numpy.uint8)
+    for sign in map(chr, range(128)):
+        is_letter, is_digit = _LETTER * sign.isalpha(), _DIGIT * sign.isdigit()
+        kinds[ord(sign)] = is_letter or is_digit or _BLANK * sign.isspace()
+    kinds[0x80] = _END
+    return kinds
+
+
+def _about_tokens_of_ascii(texts: list[str]) -> list[int]:
+    """What the pattern finds, worked out from where runs of one kind of sign begin, and how long they are."""
+    import numpy
+
+    data = numpy.frombuffer(b"\x80".join([*(text.encode() for text in texts), b""]), numpy.uint8)
+    kind = _kinds()[data]
+    begins = kind == _OTHER  # each is a token of its own
+    begins[0] = True
+    begins[1:] |= kind[1:] != kind[:-1]
+    (starts,) = numpy.nonzero(begins)
+    kind, length = kind[starts], numpy.diff(starts, append=len(data))
+    lines = numpy.add.reduceat(data == ord("\n"), starts, dtype=numpy.int64)
+    tokens = numpy.select(
+        [kind == _OTHER, kind == _LETTER, kind == _DIGIT, kind == _BLANK],
+        [length, (length + 7) // 8, (length + 2) // 3, lines > 0],
+        0,
+    )
+    # Two ends without a text between them are one run.
+    ends = numpy.repeat(numpy.cumsum(tokens)[kind == _END], length[kind == _END])
+    counted: list[int] = numpy.diff(ends, prepend=0).tolist()
+    return counted
 
 
 def summary(lengths: Counter[int]) -> dict[str, float]:
@@ -82,17 +130,16 @@ class Statistics:
     def merged(self, record: Record) -> None:
         self.steps[record["source"]]["merged"] += 1
 
-    def kept(self, record: Record, side: str) -> None:
-        """A record of the train or of the test side."""
+    def kept(self, record: Record, side: str, tokens: Sequence[int]) -> None:
+        """A record of the train or of the test side, with about how many tokens its code and its description have."""
         source, metadata = record["source"], record["metadata"]
         pending = bool(metadata.get("needs_description"))
         self.steps[source].update({side: 1, "needs_description": int(pending)})
         self.kinds[metadata.get("kind", "code")] += 1
-        texts = {"code": record["code"]} if pending else {"code": record["code"], "description": record["description"]}
-        for field, text in texts.items():
-            length = len(text), about_how_many_tokens(text)
-            for lengths in (self.lengths[source], self.lengths[""]):
-                lengths[field].add(*length)
+        for lengths in (self.lengths[source], self.lengths[""]):
+            lengths["code"].add(len(record["code"]), tokens[0])
+            if not pending:
+                lengths["description"].add(len(record["description"]), tokens[1])
         if side == "train" and not pending:
             self.authors[author_of(record), "described"] += 1
 

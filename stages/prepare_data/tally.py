@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from schema import Link, Record
@@ -19,6 +20,7 @@ class Placed(NamedTuple):
     source: str
     link: Link | None = None
     kept_in: str = ""
+    tokens: Sequence[int] = (0, 0)  # about how many its code and its description have
 
 
 class Tally:
@@ -48,7 +50,7 @@ class Tally:
         if row.file == "removed_duplicates.json":
             self.statistics.merged(row.record)
         elif row.file in _SIDES:
-            self.statistics.kept(row.record, _SIDES[row.file])
+            self.statistics.kept(row.record, _SIDES[row.file], row.tokens)
 
     def _note(self, row: Record) -> None:
         metadata, source = row["metadata"], row["source"]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Semaphore
 from typing import TypeVar
 
 import schema
@@ -17,17 +18,25 @@ Job = TypeVar("Job")
 Answer = TypeVar("Answer")
 
 
-def run_each(work: Callable[[Job], Answer], jobs: list[Job], workers: int) -> Iterator[tuple[int, Answer | None]]:
-    """The number of each job with its answer, as they come; None when its process was killed."""
+Work = Callable[[Job, Semaphore | None], Answer]
+
+
+def run_each(work: Work[Job, Answer], jobs: list[Job], workers: int) -> Iterator[tuple[int, Answer | None]]:
+    """The number of each job with its answer, as they come; None when its process was killed.
+
+    A job is told how many processes are spare: those that no other job needs, and that can help with this one.
+    """
+    side_by_side = min(workers, len(jobs))
+    spare = multiprocessing.Semaphore(workers - side_by_side) if workers > 1 and jobs else None
     with _stoppable():
-        if min(workers, len(jobs)) > 1:
-            yield from _run_side_by_side(work, jobs, workers)
+        if spare and side_by_side > 1:
+            yield from _run_side_by_side(work, jobs, side_by_side, spare)
         else:
-            yield from ((number, work(job)) for number, job in enumerate(jobs))
+            yield from ((number, work(job, spare)) for number, job in enumerate(jobs))
 
 
 def _run_side_by_side(
-    work: Callable[[Job], Answer], jobs: list[Job], workers: int
+    work: Work[Job, Answer], jobs: list[Job], workers: int, spare: Semaphore
 ) -> Iterator[tuple[int, Answer | None]]:
     """A process for each job, and not a pool: what a source took of memory is given back when it ends, and a run that
     fails can stop the others in the middle of a download.
@@ -39,11 +48,13 @@ def _run_side_by_side(
             while waiting and len(running) < workers:
                 number, job = waiting.pop(0)
                 with _no_interrupt():  # one between the start and this entry would leave a process that nobody ends
-                    connection, process = _start(work, job)
+                    connection, process = _start(work, job, spare)
                     running[connection] = (number, process)
             for ready in wait(list(running)):
                 assert isinstance(ready, Connection)
                 number, process = running.pop(ready)
+                if not waiting:
+                    spare.release()
                 yield number, _answer(ready, process)
     finally:
         for _, process in running.values():
@@ -78,20 +89,20 @@ def _leave(*_: object) -> None:
     sys.exit(128 + signal.SIGTERM)
 
 
-def _start(work: Callable[[Job], Answer], job: Job) -> tuple[Connection, BaseProcess]:
+def _start(work: Work[Job, Answer], job: Job, spare: Semaphore) -> tuple[Connection, BaseProcess]:
     ours, theirs = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.Process(target=_work, args=(work, job, theirs))
+    process = multiprocessing.Process(target=_work, args=(work, job, spare, theirs))
     process.start()
     theirs.close()  # else the end of the process would not be seen here
     return ours, process
 
 
-def _work(work: Callable[[Job], Answer], job: Job, connection: Connection) -> None:
+def _work(work: Work[Job, Answer], job: Job, spare: Semaphore, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them, and only the main one should speak
     signal.signal(signal.SIGTERM, _leave)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     schema.set_verbosity(-1)  # several progress bars on one terminal would overwrite each other
-    connection.send(work(job))
+    connection.send(work(job, spare))
 
 
 def _answer(connection: Connection, process: BaseProcess) -> Answer | None:

@@ -82,6 +82,9 @@ class Answers:
         except (sqlite3.Error, OSError, Timeout) as error:
             raise schema.Failure(f"{self.folder}: an answer can not be kept: {error or 'the cache is busy'}") from None
 
+    def drop(self, key: str) -> None:
+        self.store.delete(key)
+
     def typical_output(self, task: str, model: str) -> float | None:
         """How many tokens an answer to this task had so far, on average; None if there is none."""
         counts = [

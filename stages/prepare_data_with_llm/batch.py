@@ -20,9 +20,9 @@ from schema import Fault
 from stages.prepare_data_with_llm.answers import Answers
 from stages.prepare_data_with_llm.batch_services import SERVICES, Batches, Line
 from stages.prepare_data_with_llm.money import BATCH, Bill, Price, dollars
-from stages.prepare_data_with_llm.outcomes import RAW, kept
+from stages.prepare_data_with_llm.outcomes import kept
 from stages.prepare_data_with_llm.providers import Fatal, Provider, Refused, Transient
-from stages.prepare_data_with_llm.questions import Answer, Request
+from stages.prepare_data_with_llm.questions import Request
 from stages.prepare_data_with_llm.receipts import Receipts
 
 MOST_REQUESTS, MOST_BYTES = 20_000, 90_000_000  # of one batch; both providers take more
@@ -52,7 +52,6 @@ class Outcome:
     """What the batches of a run brought."""
 
     failed: dict[str, Fault] = field(default_factory=dict)
-    unfit: dict[str, Answer] = field(default_factory=dict)  # answers that can not be used, and may be asked for again
     reasons: Counter[str] = field(default_factory=Counter)
     answered: int = 0
     spent: float = 0.0
@@ -88,9 +87,7 @@ class Batching:
             missing = {
                 key: asked
                 for key, asked in wanted.items()
-                if not (
-                    key in flying or key in self.outcome.failed or key in self.outcome.unfit or self.answers.get(key)
-                )
+                if not (key in flying or key in self.outcome.failed or self.answers.get(key))
             }
             for part in parts(self.affordable(missing, most_usd)):
                 await self.send(part)
@@ -198,18 +195,14 @@ class Batching:
         usd = self.price.of(answer, BATCH) if self.price else None
         self.outcome.spent += usd or 0.0
         bill = Bill(1, answer.input_tokens, answer.output_tokens, answer.cached_tokens, usd or 0.0)
-        if answer.finish == "stop":
-            self.answers.put(key, kept(answer, request, source, usd, 1))
         self.receipts.charge(key, bill)
+        # Also what is no answer: the run that writes the rows rejects it with its words, or asks once more.
+        self.answers.put(key, kept(answer, request, source, usd, 1))
         if answer.finish == "stop":
             self.outcome.answered += 1
             return True
         words = "the model declined" if answer.finish == "refusal" else "it was cut off at the limit of tokens"
         self.outcome.reasons[words] += 1
-        if answer.finish == "refusal":
-            self.outcome.failed[key] = Fault("llm_refused", f"{words}: {answer.text[:RAW]!r}")
-        else:
-            self.outcome.unfit[key] = answer
         return False
 
     async def patiently(self, look: Callable[[], Awaitable[T]]) -> T:

@@ -14,8 +14,8 @@ from stages.prepare_data_with_llm.groups import Groups
 from stages.prepare_data_with_llm.leases import Leases
 from stages.prepare_data_with_llm.limits import Gate, Paces
 from stages.prepare_data_with_llm.money import Bill, Price, Purse, Spent, likely_tokens
-from stages.prepare_data_with_llm.outcomes import RAW, Unusable, kept, meaning_of, once_more
-from stages.prepare_data_with_llm.providers import Fatal, Provider, Refused, Transient
+from stages.prepare_data_with_llm.outcomes import RAW, Unusable, answer_of, kept, meaning_of, once_more
+from stages.prepare_data_with_llm.providers import Fatal, Provider, Refused, Transient, Unstructured
 from stages.prepare_data_with_llm.questions import Answer, BadAnswer, Found, Question, Request
 from stages.prepare_data_with_llm.receipts import Receipts
 from stages.prepare_data_with_llm.service import Service
@@ -52,12 +52,12 @@ class Engine:
         self.purse = Purse(service.max_usd)
         self.groups = Groups(service.batch_size, self.patiently) if service.batch_size > 1 else None
         self.in_batches: set[str] = set()  # keys that a batch is asking for; to ask now would be to pay twice
-        self.unfit: dict[str, Answer] = {}  # what batches brought and can not be used: to be asked for once more
+        self.unfit: dict[str, Answer] = {}  # answers that are there and can not be used: to be asked for once more
         self.flying: dict[str, Pending] = {}
         self.calling: set[asyncio.Task[Any]] = set()
         self.failed: dict[str, Fault] = {}  # so that equal rows share a failure instead of repeating it
         self.counts: Counter[str] = Counter()
-        self.proved: asyncio.Event | None = None
+        self.is_proved = False  # whether the first call has shown that there is somebody
         self.stopping = asyncio.Event()
         self.fatal: Fatal | schema.Failure | None = None
         self.lost_in_a_row = 0
@@ -75,26 +75,40 @@ class Engine:
             return known
         if key in self.in_batches:
             return Fault("llm_pending", "it is in a batch that is under way")
-        if not self.service.live and not self.is_unfit(key):
+        if not self.is_unfit(key) and not self.service.live:
             return Fault("llm_pending", "its batch brought no answer")
         task = asyncio.create_task(self.fetch(asked, source))
         self.flying[key] = task
         task.add_done_callback(lambda _: self.flying.pop(key, None))
+        if not self.is_proved:
+            await self.prove(task)
         return task
+
+    async def prove(self, first: Pending) -> None:
+        """The first call goes alone: a wrong key, a wrong address, or a server that takes no schema, which is raised,
+        costs one refusal, not one for every slot."""
+        await asyncio.wait([first])
+        if error := first.exception():
+            raise error
+        result = first.result()
+        if isinstance(result, Fault) and result.code == "llm_failed":
+            self.fatal = self.fatal or Fatal(result.message)
+            self.stopping.set()
+        self.is_proved = True
 
     def known(self, asked: Question) -> Found | None:
         """The meaning of a kept answer; it is read again, for the checks may be newer than the answer."""
         found = self.answers.get(asked.request.key)
         try:
-            return Found(asked.read(found["text"]), asked.request.key) if found else None
+            return Found(meaning_of(answer_of(found), asked), asked.request.key) if found else None
         except ValueError:
             return None
 
     def is_unfit(self, key: str) -> bool:
-        """Whether a batch has brought an answer that can not be used; those who collect do not read the answers."""
-        if key not in self.unfit and (found := self.answers.get(key)):
-            self.unfit[key] = Answer(found["text"], found.get("model", ""), "stop", 0, 0)
-        return key in self.unfit
+        """Whether an answer is there that can not be used: a batch may bring such ones, for nobody reads them there."""
+        if found := self.answers.get(key):
+            self.unfit[key] = answer_of(found)
+        return found is not None
 
     async def check(self) -> None:
         """Stop the run if nothing will ever be answered; calls under way may end, for they are paid for."""
@@ -104,10 +118,10 @@ class Engine:
             raise self.fatal
 
     async def fetch(self, asked: Question, source: str) -> Result:
-        """One row's answer, kept before it counts. Failures are results, so that no task dies unheard."""
+        """One row's answer, kept before it counts. Failures are results, so that no task dies unheard; but for one of
+        the first call, which is waited for."""
         key = asked.request.key
         try:
-            await self.canary(asked)
             if known := await self.lease(asked):
                 return known
             try:
@@ -123,30 +137,9 @@ class Engine:
             self.fatal = self.fatal or error
             self.stopping.set()
             return Fault("llm_failed", "the run was stopped")
-        finally:
-            self.prove(key)
         self.lost_in_a_row = 0
         self.counts["answered"] += 1
         return Found(value, key)
-
-    async def canary(self, asked: Question) -> None:
-        """The first call goes alone: a wrong key or address costs one refusal, not one for every slot."""
-        if self.proved is None:
-            self.proved = asyncio.Event()
-            self.provider = self.connect()
-            self.first = asked.request.key
-        elif not self.proved.is_set():
-            await self.proved.wait()
-
-    def prove(self, key: str) -> None:
-        """The first call is over, and the others may go unless it showed that there is nobody."""
-        if self.proved is None or self.proved.is_set():
-            return
-        fault = self.failed.get(key)
-        if fault and fault.code == "llm_failed":
-            self.fatal = self.fatal or Fatal(fault.message)
-            self.stopping.set()
-        self.proved.set()
 
     async def lease(self, asked: Question) -> Found | None:
         """Make the request ours, or wait for the run that asks for it and take its answer."""
@@ -164,14 +157,21 @@ class Engine:
     async def usable(self, asked: Question) -> tuple[Answer, Any]:
         """An answer with its meaning; one that has none is asked for once more, with what was wrong."""
         key = asked.request.key
-        answer = self.unfit.pop(key, None) or await self.first_answer(asked.request)
+        unfit = self.unfit.pop(key, None)
+        answer = unfit or await self.first_answer(asked.request)
         try:
             return answer, meaning_of(answer, asked)
         except ValueError as fault:
+            if unfit:
+                self.answers.drop(key)  # whatever comes of it, it has had its turn
+            if answer.finish == "refusal":
+                raise Unusable("llm_refused", f"{fault}: {answer.text[:RAW]!r}") from None
             answer = await self.patiently(once_more(asked.request, answer, str(fault)), key)
         try:
             return answer, meaning_of(answer, asked)
         except ValueError as fault:
+            if answer.finish == "refusal":
+                raise Unusable("llm_refused", f"{fault}: {answer.text[:RAW]!r}") from None
             message = f"two answers could not be used; {fault}: {answer.text[:RAW]!r}"
             code = fault.code if isinstance(fault, BadAnswer) else "llm_bad_answer"
             raise Unusable(code, message) from None
@@ -194,6 +194,8 @@ class Engine:
             try:
                 answer = await self.attempt(request, key, again=failures + limited > 0)
             except Refused as error:
+                if isinstance(error, Unstructured) and not self.is_proved:
+                    raise
                 raise Unusable("llm_invalid_request", f"the provider does not take it: {error}") from None
             except Spent as error:
                 raise Unusable("llm_unpaid", f"--max-usd {self.service.max_usd:g}: {error}") from None
@@ -204,8 +206,6 @@ class Engine:
                     raise Unusable("llm_failed", f"no answer after {failures + limited} attempts: {error}") from None
                 await self.rest(error.wait, failures + limited)
                 continue
-            if answer.finish == "refusal":
-                raise Unusable("llm_refused", f"the model declined: {answer.text[:RAW]!r}")
             return answer
 
     async def attempt(self, request: Request, key: str, again: bool) -> Answer:
@@ -240,7 +240,7 @@ class Engine:
             raise Unusable("llm_failed", f"not tried any more: the last {self.lost_in_a_row} requests got no answer")
 
     async def call(self, request: Request, entered: int) -> Answer:
-        assert self.provider, "the first call opens it"
+        self.provider = self.provider or self.connect()
         self.counts["calls"] += 1
         caller = asyncio.current_task()
         assert caller, "this is a coroutine"

@@ -5,6 +5,7 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
+from stages.prepare_data_with_llm.prompt import parse
 from stages.prepare_data_with_llm.questions import Answer, Request
 
 PATIENCE = 0.1  # seconds that a call waits for further rows
@@ -89,9 +90,9 @@ def bundle(requests: list[Request]) -> Request:
 def split(text: str) -> dict[str, str]:
     """The texts of the answers by id; an id that comes twice has none, for nobody knows which is meant."""
     try:
-        entries = json.loads(text)["answers"]
+        entries = parse(text)["answers"]
         found = [(entry["id"], entry["answer"]) for entry in entries]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return {}
     ids = [id for id, _ in found]
     return {id: json.dumps(answer, ensure_ascii=False) for id, answer in found if ids.count(id) == 1}

@@ -141,7 +141,7 @@ class Purse:
         self.freed.set()
 
 
-@dataclass
+@dataclass(slots=True)
 class Bill:
     """What was paid for one request in this run."""
 

@@ -23,7 +23,7 @@ from stages.prepare_data_with_llm.engine import Engine, Pending, Result
 from stages.prepare_data_with_llm.leases import Leases
 from stages.prepare_data_with_llm.money import Price, dollars, price_of
 from stages.prepare_data_with_llm.outcomes import told
-from stages.prepare_data_with_llm.providers import Fatal, connect
+from stages.prepare_data_with_llm.providers import Fatal, Unstructured, connect
 from stages.prepare_data_with_llm.questions import Question, Request, Task
 from stages.prepare_data_with_llm.receipts import Receipts, receipts_of
 from stages.prepare_data_with_llm.replay import MISSING, Recorded, Replaying, load, recorded
@@ -57,9 +57,13 @@ def perform(
     if service.dry_run:
         from stages.prepare_data_with_llm.plan import rehearse
 
-        with rehearsal(contract) as run:
-            click.echo("\n".join(rehearse(run.records(), task, service, price)))
+        click.echo("\n".join(rehearse(schema.rehearsal(contract).records(), task, service, price)))
         return
+    if contract.engine != "local":
+        # Two makers of calls would have two rate budgets and two caps, and a call costs 1 ms of a processor.
+        schema.log(
+            f"{stage}: this process makes all calls, for one rate limit and one --max-usd; {contract.engine} idles"
+        )
     if service.batch and contract.input == "-":
         raise click.UsageError("--batch reads the input twice; give it as a file, not as standard input")
     with kept_answers(service) as (answers, leases), recorded(task, answers, service.record) as task:
@@ -70,7 +74,8 @@ def perform(
         if service.batch:
             ask_by_batch(contract, task, engine)
         engine.in_batches = keys_under_way(service.cache_dir)
-        with schema.run(stage, contract, params=params, parts=parts) as run, receipts_of(contract, receipts) as put:
+        opened = schema.run(stage, contract, params=params, parts=parts, again=OPEN)
+        with opened as run, receipts_of(contract, receipts) as put:
             ask(run, task, engine, put)
 
 
@@ -80,12 +85,10 @@ def ask_by_batch(contract: Contract, task: Task, engine: Engine) -> None:
 
     service = engine.service
     with schema.lock(service.cache_dir / "batches"):
-        with rehearsal(contract) as run:
-            wanted = make(run.records(), task, engine.answers).new
+        wanted = make(schema.rehearsal(contract).records(), task, engine.answers).new
         outcome = with_batches(service, engine.answers, engine.receipts, engine.price, wanted)
     engine.service = replace(service, live=False)
     engine.failed |= outcome.failed
-    engine.unfit |= outcome.unfit
     engine.purse.spent += outcome.spent
     engine.counts["answered"] += outcome.answered
     if not service.wait and (count := len(under_way(service.cache_dir, service.host))):
@@ -141,23 +144,6 @@ def kept_answers(service: Service) -> Iterator[tuple[Answers, Leases]]:
         return
     with tempfile.TemporaryDirectory() as folder, Leases(Path(folder)) as leases:
         yield load(service.replay), leases
-
-
-@contextmanager
-def rehearsal(contract: Contract) -> Iterator[schema.Run]:
-    """A run whose files nobody sees: the same rows are taken as in a real one, and nothing is left of it."""
-
-    class Over(Exception):
-        pass
-
-    with tempfile.TemporaryDirectory() as folder:
-        places = replace(contract, output=f"{folder}/out.jsonl", rejects=f"{folder}/rejects.jsonl")
-        try:
-            with schema.run("rehearsal", places, params={}) as run:
-                yield run
-                raise Over
-        except Over:
-            return
 
 
 @dataclass
@@ -228,12 +214,7 @@ async def ask_all(run: schema.Run, task: Task, engine: Engine, put: Callable[[by
     waiting: deque[Waiting] = deque()
     try:
         for position, record in enumerate(run.records()):
-            asked = task.question(record)
-            if isinstance(asked, Question):
-                result = await engine.begin(asked, record["source"])
-                waiting.append(Waiting(record, result, asked.request.key, asked.note))
-            else:
-                waiting.append(Waiting(record, asked))
+            waiting.append(await enter(record, task, engine))
             if position % BREATH == 0:
                 await asyncio.sleep(0)
             while waiting and (waiting[0].is_ready() or len(waiting) > window):
@@ -242,6 +223,19 @@ async def ask_all(run: schema.Run, task: Task, engine: Engine, put: Callable[[by
             await leave(waiting.popleft(), run, task, engine, put)
     finally:
         await engine.close()
+
+
+async def enter(record: Record, task: Task, engine: Engine) -> Waiting:
+    asked = task.question(record)
+    if not isinstance(asked, Question):
+        return Waiting(record, asked)
+    try:
+        result = await engine.begin(asked, record["source"])
+    except Unstructured as refusal:
+        if not engine.service.structure.weaken(str(refusal)):
+            raise Fatal(f"{refusal}; --structured says how else the shape of the answer can be asked for") from None
+        return await enter(record, task, engine)  # the question is another one now
+    return Waiting(record, result, asked.request.key, asked.note)
 
 
 async def leave(row: Waiting, run: schema.Run, task: Task, engine: Engine, put: Callable[[bytes], Any]) -> None:

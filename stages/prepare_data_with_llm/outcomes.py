@@ -21,9 +21,16 @@ class Unusable(Exception):
 
 def meaning_of(answer: Answer, asked: Question) -> Any:
     """What an answer says, or a ValueError in words for the model and for the rejects file."""
+    if answer.finish == "refusal":
+        raise ValueError("the model declined")
     if answer.finish == "length":
         raise ValueError("it was cut off at the limit of tokens")
     return asked.read(answer.text)
+
+
+def answer_of(row: dict[str, Any]) -> Answer:
+    """The answer that a row of the cache holds; it is paid for."""
+    return Answer(row["text"], row.get("model") or "", row.get("finish") or "stop", 0, 0)
 
 
 def once_more(request: Request, answer: Answer, fault: str) -> Request:

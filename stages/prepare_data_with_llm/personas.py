@@ -24,6 +24,7 @@ from stages.prepare_data_with_llm.prompt import (
     read_parts,
     read_prompt,
 )
+from stages.prepare_data_with_llm.qa import sentences_of
 from stages.prepare_data_with_llm.questions import BadAnswer, Found, Question
 from stages.prepare_data_with_llm.rows import about_text, made_of, unfit_text
 from stages.prepare_data_with_llm.service import Service
@@ -99,18 +100,20 @@ class Explaining:
     def settle(self, run: schema.Run, record: Record, found: Found | None) -> None:
         if found is None:
             raise ValueError("every section is asked about")
-        rows = [self.row(record, persona, found.value[persona.name]) for persona in self.personas]
+        author = self.service.author
+        rows = [row_of(record, persona, found.value[persona.name], author) for persona in self.personas]
         run.make(record, rows, request=found.key, parts=[persona.part for persona in self.personas])
 
-    def row(self, record: Record, persona: Persona, said: dict[str, str]) -> Record:
-        return made_of(
-            record,
-            description=fill(persona.question, {"section": record["code"].strip()}),
-            code=fill(persona.answer, said),
-            kind="persona",
-            author=self.service.author,
-            persona=persona.name,
-        )
+
+def row_of(record: Record, persona: Persona, said: dict[str, str], author: str) -> Record:
+    return made_of(
+        record,
+        description=fill(persona.question, {"section": record["code"].strip()}),
+        code=fill(persona.answer, said),
+        kind="persona",
+        author=author,
+        persona=persona.name,
+    )
 
 
 def unfit(record: Record, everything: bool, most: int) -> Fault | None:
@@ -175,3 +178,29 @@ def check_templates(path: Path, settings: dict[str, Any], fields: list[str]) -> 
         if not isinstance(text, str) or not text.strip() or not set(PLACE.findall(text)) <= set(places):
             told = ", ".join(f"{{{{{place}}}}}" for place in places)
             raise click.UsageError(f"--persona {path}: {key!r} is a text with no places but {told}")
+
+
+# --- without a model -------------------------------------------------------------------------------------------------
+
+OFFLINE = "offline-quotes/1"
+QUOTED = 2  # sentences in the last field of an answer
+
+
+def quote_offline(record: Record, personas: Sequence[Persona], everything: bool) -> list[Record] | Fault:
+    """The row of each voice, its fields filled with sentences of the section: no rule writes an explanation."""
+    if fault := unfit(record, everything, 10**9):
+        return fault
+    sentences = list(sentences_of(record["code"]))
+    rows = []
+    for number, persona in enumerate(personas):
+        fields = list(persona.schema["properties"])
+        fit = [sentence for sentence in sentences if not (persona.pattern and persona.pattern.search(sentence))]
+        if len(fit) < len(fields):
+            told = f"{persona.name} has {len(fields)} fields, and {len(fit)} sentences of the section may be quoted"
+            return Fault("nothing_to_quote", told)
+        # Each voice begins with another sentence, so that the adapters do not all learn the same text.
+        fit = fit[number % len(fit) :] + fit[: number % len(fit)]
+        last = " ".join(fit[len(fields) - 1 :][:QUOTED])
+        said = dict(zip(fields, [*fit[: len(fields) - 1], last], strict=True))
+        rows.append(row_of(record, persona, said, OFFLINE))
+    return rows

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from schema import Record
 from stages.prepare_data_with_llm.answers import Answers, open_answers
 from stages.prepare_data_with_llm.money import BATCH, Price, dollars, likely_tokens
+from stages.prepare_data_with_llm.outcomes import answer_of, meaning_of
 from stages.prepare_data_with_llm.questions import Question, Request, Task
 from stages.prepare_data_with_llm.service import Service
 
@@ -43,7 +44,7 @@ def is_answered(answers: Answers, asked: Question) -> bool:
     if not found:
         return False
     try:
-        asked.read(found["text"])
+        meaning_of(answer_of(found), asked)
     except ValueError:
         return False
     return True

@@ -25,6 +25,7 @@ import schema
 FOLDER = Path(__file__).with_name("prompts")
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 SHAPE = re.compile(r"(?P<settings>.*?)\n## system\n(?P<system>.*?)\n## user\n(?P<user>.*)", re.DOTALL)
+FENCE = re.compile(r"\s*```(?:json)?[ \t]*\n(.*)\n[ \t]*```\s*", re.DOTALL)
 PLACE = re.compile(r"\{\{(.*?)\}\}")
 LIMITS = ("max_tokens", "temperature", "words", "characters")
 
@@ -76,8 +77,10 @@ class Prompt:
 
 
 def parse(text: str) -> Any:
+    """The value of a text, also of one in a fence: where no schema holds a model, it likes to put one around."""
+    fence = FENCE.fullmatch(text)
     try:
-        return json.loads(text)
+        return json.loads(fence[1] if fence else text)
     except ValueError as error:
         raise ValueError(f"it is not JSON: {error}") from None
     except RecursionError:

@@ -21,6 +21,8 @@ DEFAULT_URLS = {
     "anthropic": "https://api.anthropic.com",
     "gemini": "https://generativelanguage.googleapis.com/v1beta/openai/",
 }
+SHAPELESS = (400, 415, 422, 500, 501)  # what servers say that know no JSON schema; llama_cpp.server says 500
+NEVER_LEFT = "Cannot connect to host"  # of aiohttp
 TOLD = 300  # characters of a provider's words that are passed on
 Headers = Mapping[str, str]
 T = TypeVar("T")
@@ -50,6 +52,10 @@ class Refused(Exception):
     """This request will never be answered."""
 
 
+class Unstructured(Refused):
+    """The server does not know the means by which the shape of the answer was asked for."""
+
+
 class Fatal(Exception):
     """No request will be answered: a wrong key, no money, no such model."""
 
@@ -60,22 +66,41 @@ class Provider:
 
     name: str
     client: Any
+    http: Any  # what the client sends by
     shape: Shape
     seconds: float
     secret: str
+    pattern: Any = None  # the first request that got an answer
 
     async def call(self, request: Request) -> tuple[Answer, Headers]:
         """The answer, with the headers that came along."""
         return await self.guarded(self.ask(request))
 
     async def ask(self, request: Request) -> tuple[Answer, Headers]:
-        import httpx2
         import msgspec
 
         # As bytes, both ways: what the package makes of objects costs as much as all the rest of a call.
-        content = msgspec.json.encode(self.shape.body(request))
-        reply = await self.client.post(self.shape.path, cast_to=httpx2.Response, content=content)
+        reply = await self.post(msgspec.json.encode(self.shape.body(request)))
         return self.shape.read(msgspec.json.decode(reply.content), request), reply.headers
+
+    async def post(self, content: bytes) -> Any:
+        """Send by the package; once it has shown how, by its connections alone: to work out the same address and the
+        same headers for each request costs it more than to send them."""
+        import httpx2
+
+        if self.pattern is None:
+            reply = await self.client.post(self.shape.path, cast_to=httpx2.Response, content=content)
+            self.pattern = reply.request
+            del self.pattern.headers["content-length"]
+            return reply
+        first = self.pattern
+        reply = await self.http.send(
+            httpx2.Request("POST", first.url, headers=first.headers, content=content, extensions=first.extensions)
+        )
+        if reply.status_code >= 400:
+            told = f"Error code: {reply.status_code} - {self.masked(reply.text)}"
+            raise meaning(reply.status_code, told, reply.text, reply.headers)
+        return reply
 
     async def guarded(self, work: Awaitable[T]) -> T:
         """What the work gives, or one of the three failures above; a key never stands in their words."""
@@ -91,37 +116,41 @@ class Provider:
         except (ValueError, AttributeError, TypeError, IndexError, KeyError) as error:
             raise Transient(f"an answer that makes no sense ({type(error).__name__})", lost=True) from None
         except (OSError, aiohttp.ClientError, httpx2.HTTPError) as error:
-            raise Transient(f"{type(error).__name__}: {self.words(error)}", lost=True) from None
+            words = f"{type(error).__name__}: {self.words(error)}"
+            raise Transient(words, lost=NEVER_LEFT not in words) from None
         except Exception as error:
             if type(error).__module__.split(".")[0] not in ("openai", "anthropic"):
                 raise
-            raise meaning(error, self.words(error)) from None
+            status, words = getattr(error, "status_code", None), self.words(error)
+            if status is None or status < 400:
+                raise Transient(words, lost=NEVER_LEFT not in words) from None
+            body = json.dumps(getattr(error, "body", None), default=str)
+            raise meaning(status, words, body, getattr(getattr(error, "response", None), "headers", {})) from None
 
     def words(self, error: Exception) -> str:
         """What an error says, in one line and without the key."""
         cause = error.__cause__ if getattr(error, "status_code", None) is None else None
-        text = " ".join(f"{error} {cause or ''}".split())
-        return text.replace(self.secret, "[key]")[:TOLD]
+        return self.masked(f"{error} {cause or ''}")
+
+    def masked(self, text: str) -> str:
+        return " ".join(text.split()).replace(self.secret, "[key]")[:TOLD]
 
 
-def meaning(error: Exception, words: str) -> Exception:
-    """Which of the three failures an error of a provider's package is."""
-    status = getattr(error, "status_code", None)
-    if status is None or status < 400:
-        return Transient(words, lost=not words.startswith("Connection error. Cannot connect"))
-    if status in (401, 402, 403, 404) or is_about_money(status, error):
+def meaning(status: int, words: str, body: str, headers: Headers) -> Exception:
+    """Which of the failures above an answer with this status is."""
+    if status in (401, 402, 403, 404) or is_about_money(status, body):
         return Fatal(words)
+    if status in SHAPELESS and any(name in body for name in ("response_format", "json_schema", "output_config")):
+        return Unstructured(words)
     if status in (408, 409, 429) or status >= 500:
-        headers = getattr(getattr(error, "response", None), "headers", {})
         return Transient(words, retry_after(headers), limited=status == 429, headers=headers)
     return Refused(words)
 
 
-def is_about_money(status: int, error: Exception) -> bool:
+def is_about_money(status: int, body: str) -> bool:
     """An empty account: OpenAI says 429 like for a rate limit, Anthropic 400 like for a bad request."""
-    text = json.dumps(getattr(error, "body", None), default=str)
     signs = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "credit balance is too low")
-    return status in (400, 429) and any(sign in text for sign in signs)
+    return status in (400, 429) and any(sign in body for sign in signs)
 
 
 def retry_after(headers: Headers) -> float | None:
@@ -175,42 +204,57 @@ def connect(service: Service) -> Provider:
         "max_retries": 0,
         "timeout": service.timeout,
     }
+    gc.disable()  # the packages are a hundred thousand objects, and none of them is garbage
     try:
         import aiohttp  # noqa: F401  # both packages fall back to a slower transport without a word
 
         if service.provider == "anthropic":
             import anthropic
 
-            client: Any = anthropic.AsyncAnthropic(http_client=anthropic.DefaultAioHttpClient(), **settings)
+            http: Any = anthropic.DefaultAioHttpClient()
+            client: Any = anthropic.AsyncAnthropic(http_client=http, **settings)
         else:
             import openai
 
-            client = openai.AsyncOpenAI(http_client=openai.DefaultAioHttpClient(), **settings)
+            http = openai.DefaultAioHttpClient()
+            client = openai.AsyncOpenAI(http_client=http, **settings)
     except ImportError as error:
         raise click.UsageError(
             f"--llm {service.provider} needs the package {error.name}: pip install 'linemill[llm]'"
         ) from None
-    gc.freeze()  # the packages are a hundred thousand objects, which every full collection would look through
-    return Provider(service.provider, client, SHAPES[service.provider], service.timeout, service.key)
+    finally:
+        gc.enable()
+    gc.freeze()  # or every full collection would look through them
+    return Provider(service.provider, client, http, SHAPES[service.provider], service.timeout, service.key)
 
 
 def openai_body(request: Request) -> dict[str, Any]:
     parameters = dict(request.parameters)
+    structured = parameters.pop("structured", "native")
     pictures = [{"type": "image_url", "image_url": {"url": address}} for address in request.images]
     text = {"type": "text", "text": request.user}
-    return {
+    body = {
         "model": request.model,
         "messages": [
             {"role": "system", "content": request.system},
             {"role": "user", "content": [*pictures, text] if pictures else request.user},
         ],
-        "response_format": {
-            "type": "json_schema",
-            "json_schema": {"name": "answer", "strict": True, "schema": request.schema},
-        },
+        "response_format": response_format(structured, request),
         parameters.pop("limit_name"): request.max_tokens,
         **parameters,
     }
+    if structured == "text":
+        del body["response_format"]
+    return body
+
+
+def response_format(structured: str, request: Request) -> dict[str, Any]:
+    if structured == "native":
+        schema = {"name": "answer", "strict": True, "schema": request.schema}
+        return {"type": "json_schema", "json_schema": schema}
+    # llama_cpp.server and others keep to a schema here that they do not know by its other name.
+    official = request.host == host_of(DEFAULT_URLS["openai"])
+    return {"type": "json_object"} if official else {"type": "json_object", "schema": request.schema}
 
 
 def read_openai(body: dict[str, Any], request: Request) -> Answer:
@@ -230,6 +274,8 @@ def read_openai(body: dict[str, Any], request: Request) -> Answer:
 
 
 def anthropic_body(request: Request) -> dict[str, Any]:
+    parameters = dict(request.parameters)
+    native = parameters.pop("structured", "native") == "native"
     text = {"type": "text", "text": request.user}
     pictures = [anthropic_image(address) for address in request.images]
     return {
@@ -238,8 +284,8 @@ def anthropic_body(request: Request) -> dict[str, Any]:
         "system": [{"type": "text", "text": request.system, "cache_control": {"type": "ephemeral"}}],
         "messages": [{"role": "user", "content": [*pictures, text] if pictures else request.user}],
         "max_tokens": request.max_tokens,
-        "output_config": {"format": {"type": "json_schema", "schema": request.schema}},
-        **request.parameters,
+        **({"output_config": {"format": {"type": "json_schema", "schema": request.schema}}} if native else {}),
+        **parameters,
     }
 
 

@@ -2,7 +2,8 @@
 
 A payment is noted in the cache folder as soon as it is known, under the name of its run. When the receipts of a run
 stand in their file, its notes are gone; the notes of a run that was killed, and of `collect`, go to the next run that
-uses the answers. So every payment is on one receipt, whoever made it.
+uses the answers. So every payment is on one receipt, whoever made it. A run that writes an output once more takes over
+the receipts that lie beside it: they say what the rows have cost, whichever run has paid.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from stages.prepare_data_with_llm.leases import Leases
 from stages.prepare_data_with_llm.money import Bill
 
 COLUMNS = "calls, input, output, cached, usd, lost"
+TOKENS = ("input_tokens", "output_tokens", "cached_tokens")
 NOTHING = Bill()
 
 
@@ -37,7 +39,7 @@ class Receipts:
         rows = self.base.execute(f"SELECT key, {sums} FROM payment WHERE owner = ? GROUP BY key", (self.owner,))
         self.earlier = {key: Bill(*amounts) for key, *amounts in rows.fetchall()}
         self.bills: defaultdict[str, Bill] = defaultdict(Bill)  # of this run
-        self.taken_over = 0.0
+        self.taken_over = 0.0  # dollars that other runs have paid
 
     def charge(self, key: str, bill: Bill) -> None:
         """Note a payment; its receipt is written when its row leaves."""
@@ -62,6 +64,12 @@ class Receipts:
         }
         return schema.canonical(line) + b"\n"
 
+    def take_over(self, lines: bytes) -> None:
+        """Put what stands on the receipts of an earlier run on those of this one."""
+        for bill in map(paid_before, lines.splitlines()):
+            if bill:
+                self.earlier[bill[0]] = self.earlier.get(bill[0], NOTHING).plus(bill[1])
+
     def forget(self) -> None:
         """All receipts are written, but for what nobody has used: that waits for the run that uses it."""
         unused = json.dumps([*self.earlier, *self.bills])
@@ -72,11 +80,32 @@ class Receipts:
 
 @contextmanager
 def receipts_of(contract: Contract, receipts: Receipts) -> Iterator[Callable[[bytes], Any]]:
-    """Where the receipts of a run go: beside its output. Without such a file they wait for a run that has one."""
+    """Where the receipts of a run go: beside its output. Without such a file they wait for a run that has one.
+
+    Those of shards stand in one file, which grows: a run that goes on where another one stopped asks for the rest.
+    """
     if contract.output == "-":
         yield lambda line: None
         return
-    path = str(schema.ledger_path(contract.output)).removesuffix(".ledger.json") + ".receipts.jsonl"
+    is_set = schema.is_set(contract.input)
+    stem = str(schema.ledger_path(contract.output)).removesuffix(".ledger.json")
+    path = f"{contract.output.rstrip('/')}/receipts.jsonl" if is_set else f"{stem}.receipts.jsonl"
+    before = schema.read_bytes(path) if schema.exists(path) else b""
     with schema.atomic(Path(path)) as file:
+        if is_set:
+            file.write(before)
+        else:
+            receipts.take_over(before)
         yield file.write
     receipts.forget()
+
+
+def paid_before(line: bytes) -> tuple[str, Bill] | None:
+    """The request and the payment of a receipt; None where nothing was paid, or where it is none of ours."""
+    try:
+        told = json.loads(line)
+        calls, read, written, cached = (int(told[name]) for name in ("calls", *TOKENS))
+        bill = Bill(calls, read, written, cached, float(told["usd"] or 0), int(told["lost"]))
+        return (str(told["request"]), bill) if bill.calls else None
+    except (ValueError, KeyError, TypeError):
+        return None

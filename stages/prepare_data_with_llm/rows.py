@@ -1,9 +1,22 @@
 """What becomes of one row: whether it is asked about, and how it looks afterwards."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import schema
 from schema import Fault, Record
+
+Maker = Callable[[Record], list[Record] | Fault]
+
+
+def make_each(run: schema.Run, make: Maker, parts: Sequence[str] = ()) -> None:
+    """Make rows of all rows of a run, or of one shard of it."""
+    for record in run.records():
+        made = make(record)
+        if isinstance(made, Fault):
+            run.reject(record, made)
+        else:
+            run.make(record, made, parts=parts)
 
 
 def is_wanted(record: Record, everything: bool) -> bool:

@@ -13,7 +13,9 @@ import click
 
 import schema
 from stages.prepare_data_with_llm import keys
+from stages.prepare_data_with_llm import structure as structures
 from stages.prepare_data_with_llm.questions import Request
+from stages.prepare_data_with_llm.structure import MEANS, Structure
 
 CACHE = ".cache/llm"
 URL_NAMES = {"openai": "OPENAI_BASE_URL", "anthropic": "ANTHROPIC_BASE_URL", "gemini": "GEMINI_BASE_URL"}
@@ -42,6 +44,7 @@ class Service:
     batch_size: int
     record: Path | None
     replay: Path | None
+    structure: Structure
     live: bool = True  # whether what is not in the cache is asked for now
 
     @property
@@ -66,8 +69,10 @@ class Service:
         parameters = sent_parameters(self.provider, self.host, self.model, temperature)
         if self.batch_size > 1:  # an answer that was written beside others is another answer
             task = f"{task} in calls of {self.batch_size}"
-        return Request(
-            task, self.provider, self.host, self.model, system, user, schema, max_tokens, parameters, images, sample
+        return self.structure.of(
+            Request(
+                task, self.provider, self.host, self.model, system, user, schema, max_tokens, parameters, images, sample
+            )
         )
 
 
@@ -84,6 +89,19 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_service
 
 
+def deferred_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for a command that may ask nobody: it gets a function that chooses the service, and the cache folder."""
+
+    @wraps(command)
+    def with_choice(**others: Any) -> Any:
+        told = {name: others.pop(name) for name in NAMES}
+        return command(service=lambda: choose(**told), cache_dir=told["cache_dir"], **others)
+
+    for option in reversed(OPTIONS):
+        option(with_choice)
+    return with_choice
+
+
 def cache_option(command: Any) -> Any:
     return click.option(
         "--cache-dir", default=CACHE, type=click.Path(path_type=Path), help="Folder that keeps every answer."
@@ -91,7 +109,12 @@ def cache_option(command: Any) -> Any:
 
 
 def choose(
-    llm: str | None, model: str | None, base_url: str | None, api_key_file: Path | None, **terms: Any
+    llm: str | None,
+    model: str | None,
+    base_url: str | None,
+    api_key_file: Path | None,
+    structured: str | None,
+    **terms: Any,
 ) -> Service:
     """The service that the options and the keys name, with what the user left open filled in."""
     from stages.prepare_data_with_llm.providers import DEFAULT_MODELS, DEFAULT_URLS, host_of
@@ -108,14 +131,16 @@ def choose(
     if llm is None:
         schema.log(f"--llm {provider}: " + ("its key is here" if key else "there is no key, so nobody is asked"))
     if provider == "offline":
-        return Service(provider, "", "", "", key, **terms)
+        return Service(provider, "", "", "", key, structure=Structure(MEANS[0]), **terms)
     url = base_url or os.environ.get(URL_NAMES[provider]) or DEFAULT_URLS[provider]
     host = host_of(url)
     if not host:
         raise click.UsageError(f"--base-url {url}: it begins with http:// or https:// and names a host")
     if terms["batch"] and provider not in ("openai", "anthropic"):
         raise click.UsageError(f"--batch: {provider} has no batch service that we know; leave it out")
-    return Service(provider, model or DEFAULT_MODELS[provider], url, host, key, **terms)
+    model = model or DEFAULT_MODELS[provider]
+    structure = structures.choose(structured, f"{model} at {host}", terms["cache_dir"])
+    return Service(provider, model, url, host, key, structure=structure, **terms)
 
 
 def replayed(model: str | None, **terms: Any) -> Service:
@@ -127,7 +152,8 @@ def replayed(model: str | None, **terms: Any) -> Service:
     if terms["dry_run"] or terms["batch"]:
         raise click.UsageError("--dry-run and --batch have no meaning here: a replay asks nobody and costs nothing")
     first = first_request(terms["replay"])
-    return Service(first.provider, model or first.model, "", first.host, "", **terms)
+    structure = Structure(first.parameters.get("structured", MEANS[0]))
+    return Service(first.provider, model or first.model, "", first.host, "", structure=structure, **terms)
 
 
 class Prices(click.ParamType[tuple[float, float]]):
@@ -153,6 +179,12 @@ OPTIONS = [
     ),
     click.option("--model", help="Model to ask.  [default: gpt-4o-mini, claude-haiku-5-5, gemini-2.5-flash]"),
     click.option("--base-url", metavar="URL", help="Another server that speaks the provider's protocol."),
+    click.option(
+        "--structured",
+        type=click.Choice(MEANS),
+        help="How the server is told the shape of the answer: by a JSON schema, by its JSON mode, by words alone.  "
+        "[default: native, and what follows if the server refuses it]",
+    ),
     click.option("--concurrency", default=16, type=click.IntRange(1, 4096), help="Calls under way at the same time."),
     click.option("--rpm", type=click.IntRange(1), metavar="N", help="Most calls in a minute.  [default: no limit]"),
     click.option(
@@ -206,5 +238,10 @@ NAMES = [
     "model",
     "base_url",
     "api_key_file",
-    *(f.name for f in fields(Service) if f.name not in ("provider", "model", "url", "host", "key", "live")),
+    "structured",
+    *(
+        f.name
+        for f in fields(Service)
+        if f.name not in ("provider", "model", "url", "host", "key", "structure", "live")
+    ),
 ]

@@ -45,32 +45,50 @@ class Job(NamedTuple):
 
 
 class Input(NamedTuple):
-    """A record file; standard input as the copy of it that can be read twice."""
+    """A record file, or a folder of shards; standard input as the copy of it that can be read twice."""
 
     path: str
     told: str
+    source: str | None = None
+    shard: str = ""
 
     def read(self, reject: schema.Reject) -> Iterator[Record]:
-        name = None if self.path == self.told else "stdin" if self.told == "-" else Path(self.told).name
-        found = schema.read(self.path, reject, source=name)
+        found = schema.read(self.path, reject, source=self.source)
         return (schema.adopt(record) for record in found)
+
+    def is_set(self) -> bool:
+        return schema.is_set(self.path)
+
+    def pieces(self) -> list[Input]:
+        """Every file of a set, or the one."""
+        if not self.is_set():
+            return [self]
+        name = schema.set_name(self.path)
+        return [Input(file, file, name, Path(file).name) for file in map(schema.absolute, schema.files(self.path))]
+
+    def output(self, side: str) -> str:
+        """Where the rows of one side go: those of a shard to a shard of the same name."""
+        return f"{side}/{self.shard}" if self.shard else f"{side}.jsonl"
 
 
 @contextmanager
 def readable_twice(source: str) -> Iterator[Input]:
     """The file itself, which must not change meanwhile; what can be read only once is copied."""
-    if source != "-" and Path(source).is_file():
-        before = Path(source).stat()
-        yield Input(source, source)
-        after = Path(source).stat()
-        if (before.st_mtime_ns, before.st_size, before.st_ino) != (after.st_mtime_ns, after.st_size, after.st_ino):
+    if source != "-" and (schema.is_set(source) or schema.is_remote(source) or Path(source).is_file()):
+        before = schema.stamp(source)
+        with ExitStack() as stack:
+            if not schema.is_set(source):
+                stack.enter_context(schema.at_hand(source))  # one download for both readings
+            yield Input(source, source)
+        if before != schema.stamp(source):
             raise schema.Failure(f"{source}: it changed while it was read; start again")
         return
+    name = "stdin" if source == "-" else Path(source).name
     with tempfile.NamedTemporaryFile(prefix="linemill-") as spool:
         with sys.stdin.buffer if source == "-" else open(source, "rb") as pipe:
             shutil.copyfileobj(pipe, spool)
         spool.flush()
-        yield Input(spool.name, source)
+        yield Input(spool.name, source, name)
 
 
 def accepted(input_: Input, job: Job, reject: schema.Reject) -> Iterator[Record]:
@@ -84,29 +102,59 @@ def accepted(input_: Input, job: Job, reject: schema.Reject) -> Iterator[Record]
             yield record
 
 
-def place(input_: Input, benchmarks: Files, job: Job) -> Placement:
-    """The first reading: the side of every record."""
-    facts: list[Facts] = []
-    seen: set[str] = set()
-    faults: list[str] = []
+class Looked:
+    """The first reading of some rows: what the second one and the sides need of them."""
 
-    def note(item: Any, message: str, code: str = "invalid", line: int | None = None) -> None:
+    def __init__(self) -> None:
+        self.facts: list[Facts] = []
+        self.seen: set[str] = set()
+        self.fault = ""
+
+    def records(self, input_: Input, job: Job) -> Iterator[Record]:
+        for record in accepted(input_, job, self.note):
+            self.facts.append(facts_of(record, job))
+            self.seen.update(key for key in asked_keys(job) if value_of(record, key) is not None)
+            yield record
+
+    def note(self, item: Any, message: str, code: str = "invalid", line: int | None = None) -> None:
         """It is rejected in the second reading."""
-        if not faults:
-            faults.append(f"; the first row is rejected: {code}: {message}")
+        self.fault = self.fault or f"; the first row is rejected: {code}: {message}"
+
+    def add(self, other: Looked) -> None:
+        self.facts += other.facts
+        self.seen |= other.seen
+        self.fault = self.fault or other.fault
+
+
+def look(piece: Input, job: Job) -> tuple[dict[str, bytes], Looked]:
+    """The first reading of one shard, in a process of its own."""
+    looked = Looked()
+    return schema.sketches(looked.records(piece, job), near=job.near, normalise=job.normalise), looked
+
+
+def place(input_: Input, benchmarks: Files, job: Job, workplace: schema.Workplace) -> Placement:
+    """The first reading: the side of every record."""
+    looked = Looked()
+
+    def found() -> Iterator[dict[str, bytes]]:
+        yield schema.sketches(benchmarks.records(), near=job.near, normalise=job.normalise)
+        for marks, one in schema.each(workplace, partial(look, job=job), input_.pieces()):
+            looked.add(one)
+            yield marks
 
     def stream() -> Iterator[Record]:
         yield from benchmarks.records()
-        for record in schema.progress(accepted(input_, job, note), STAGE):
-            facts.append(facts_of(record, job))
-            seen.update(key for key in asked_keys(job) if value_of(record, key) is not None)
-            yield record
+        yield from schema.progress(looked.records(input_, job), STAGE)
 
-    marks = schema.marks(stream(), near=job.near, normalise=job.normalise)
+    if input_.is_set():
+        marks = schema.gather(found(), near=job.near)
+    else:
+        marks = schema.marks(stream(), near=job.near, normalise=job.normalise)
+    facts = looked.facts
     if not facts:
-        raise schema.Failure(f"{input_.told}: there is no record to split{''.join(faults)}")
+        raise schema.Failure(f"{input_.told}: there is no record to split{looked.fault}")
     for key in asked_keys(job):
-        if key not in seen:
+        if key not in looked.seen:
             option = "--honour-split" if key == job.honour_split else "--stratify"
             raise click.UsageError(f"{option} {key}: no record has this key in its metadata")
     return assign(marks, facts, job.ratios, job.seed, exact=bool(job.stratify))
@@ -135,17 +183,19 @@ def write_sides(
     named = benchmarks.name({number for number in wanted if number < first})
     names = {number: benchmarks.title(number, whose.id) for number, whose in named.items()}
     sizes = Counter(dict.fromkeys(job.names, 0))
-    with ExitStack() as stack:
-        keep = [stack.enter_context(side_writer(staging / f"{name}.jsonl", name, job)) for name in job.names]
-        records = accepted(input_, job, reject)
-        for number, (record, found) in enumerate(zip(records, placement, strict=False), first):
-            if number in wanted:
-                names[number] = f"{record['metadata']['id']} in {side_name(found)}"
-            if isinstance(found, Clash):
-                reject(record, why(found, record, job, names), code=found.code)
-            else:
-                keep[found](record)
-                sizes[SIDES[found]] += 1
+    numbered = iter(enumerate(placement, first))
+    for piece in input_.pieces():
+        with ExitStack() as stack:
+            keep = [stack.enter_context(side_writer(staging / piece.output(name), name, job)) for name in job.names]
+            for record in accepted(piece, job, reject):
+                number, found = next(numbered)
+                if number in wanted:
+                    names[number] = f"{record['metadata']['id']} in {side_name(found)}"
+                if isinstance(found, Clash):
+                    reject(record, why(found, record, job, names), code=found.code)
+                else:
+                    keep[found](record)
+                    sizes[SIDES[found]] += 1
     return dict(sizes)
 
 

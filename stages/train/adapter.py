@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +16,7 @@ import schema
 from stages.train import checkpoints, machine
 from stages.train.losses import RowLosses
 from stages.train.rows import Row, Speaker
-from stages.train.tree import Config, Lora
+from stages.train.tree import FineTuneConfig, LoraSettings
 from stages.train.watch import reporter
 
 if TYPE_CHECKING:
@@ -26,7 +27,16 @@ if TYPE_CHECKING:
 
 METRICS = ("step", "epoch", "loss", "eval_loss", "learning_rate", "grad_norm")
 # Settings that do not shape the adapter: a run may be resumed with others.
-FREE = ("logging_steps", "save_steps", "keep_checkpoints", "report_to", "compile", "kernels")
+FREE = (
+    "logging_steps",
+    "save_steps",
+    "keep_checkpoints",
+    "report_to",
+    "compile",
+    "kernels",
+    "batch_size",
+    "accumulation",
+)
 
 
 class Job(NamedTuple):
@@ -37,7 +47,7 @@ class Job(NamedTuple):
     speaker: Speaker
     base: Path
     dtype: str
-    config: Config
+    config: FineTuneConfig
 
     @property
     def is_full(self) -> bool:
@@ -46,13 +56,15 @@ class Job(NamedTuple):
 
 def identity(job: Job, processes: int) -> dict[str, str]:
     """What must be equal for a checkpoint to be continued, under names that people understand."""
-    training = {name: value for name, value in msgspec.to_builtins(job.config.training).items() if name not in FREE}
+    told = job.config.training
+    training = {name: value for name, value in msgspec.to_builtins(told).items() if name not in FREE}
     base = [checkpoints.digest(path) for path in sorted(job.base.glob("*.safetensors"))]
     parts = {
         "rows": [[row.ids, row.prompt] for row in [*job.rows, *job.held_out]],
         "settings": [training, msgspec.to_builtins(job.config.lora), job.dtype],
         "base model": base,
-        "number of processes": processes,
+        # However many processes share them: the same rows meet in the same step.
+        "rows in a step": told.batch_size * told.accumulation * processes,
     }
     return {name: schema.sha256(schema.canonical(part)) for name, part in parts.items()}
 
@@ -76,15 +88,22 @@ def train(model: PreTrainedModel, job: Job, folder: Path, team: machine.Team, *,
     if not start and team.is_first:
         _start_over(folder)
     _settle_reports(told.report_to, folder.parent)
+    arguments = _arguments(job, folder, use_cpu=team.is_on_cpus())
+    if told.fsdp and arguments.device:  # asking for the device makes the libraries look at the processes
+        team.allow_fsdp_on_cpus()
     trainer = SFTTrainer(
         model=model,
-        args=_arguments(job, folder, use_cpu=team.is_on_cpus()),
+        args=arguments,
         train_dataset=_dataset(job.rows),
         eval_dataset=_dataset(job.held_out) if job.held_out else None,
         processing_class=job.speaker.tokenizer,
         peft_config=None if job.is_full else _lora(job.config.lora),
     )
+    trainer.create_scheduler = partial(_create_scheduler, trainer)
     team.count(trainer.accelerator.num_processes)
+    if told.fsdp and not trainer.is_fsdp_enabled:
+        raise schema.Failure("--fsdp: the libraries have dropped it, every process would hold all weights")
+    machine.check_device(trainer.model.device)
     _say_size(trainer.model, job)
     if team.is_first:
         machine.check_disk(folder, trained_weights(trainer.model), told.keep_checkpoints)
@@ -100,6 +119,24 @@ def train(model: PreTrainedModel, job: Job, folder: Path, team: machine.Team, *,
     with machine.told_in_one_line(folder):
         trainer.train(resume_from_checkpoint=str(start) if start else None)
     return Done(trainer, losses)
+
+
+def _create_scheduler(trainer: SFTTrainer, num_training_steps: int, optimizer: Any = None) -> Any:
+    """The library's schedule begins and ends at a rate of nothing, and a run of one step would learn nothing.
+
+    So it is made for one step more, and begun at its second.
+    """
+    from torch.optim.lr_scheduler import LambdaLR
+
+    if trainer.lr_scheduler is None:
+        optimizer = optimizer or trainer.optimizer
+        rates = type(trainer).create_scheduler(trainer, num_training_steps + 1, optimizer).lr_lambdas
+        trainer.lr_scheduler = LambdaLR(optimizer, [partial(_a_step_later, rate) for rate in rates])
+    return trainer.lr_scheduler
+
+
+def _a_step_later(rate: Callable[[int], float], step: int) -> float:
+    return rate(step + 1)
 
 
 def _start_over(folder: Path) -> None:
@@ -136,6 +173,7 @@ def _arguments(job: Job, folder: Path, *, use_cpu: bool) -> SFTConfig:
     return SFTConfig(
         output_dir=str(folder),
         use_cpu=use_cpu,
+        fsdp=told.fsdp or None,
         ddp_find_unused_parameters=False,
         num_train_epochs=told.epochs,
         max_steps=told.max_steps or -1,
@@ -168,7 +206,7 @@ def _arguments(job: Job, folder: Path, *, use_cpu: bool) -> SFTConfig:
     )
 
 
-def _lora(told: Lora) -> LoraConfig:
+def _lora(told: LoraSettings) -> LoraConfig:
     from peft import LoraConfig
 
     names = [name.strip() for name in told.target_modules.split(",")]
@@ -198,15 +236,20 @@ def _say_size(model: Any, job: Job) -> None:
 
 
 # --- the result -------------------------------------------------------------------------------------------------------
-def save(trainer: SFTTrainer, job: Job, base_name: str, target: Path) -> None:
+def gathered(trainer: SFTTrainer) -> dict[str, Any] | None:
+    """The weights that several processes share, in one place; every process has to ask for them."""
+    return trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
+
+
+def save(trainer: SFTTrainer, weights: dict[str, Any] | None, job: Job, base_name: str, target: Path) -> None:
     """The adapter or the model, and the tokenizer and chat template that it was trained with."""
     model = trainer.model
     job.speaker.tokenizer.save_pretrained(target)
     if job.is_full:
-        model.save_pretrained(target)
+        model.save_pretrained(target, state_dict=weights)
         return
     model.peft_config["default"].base_model_name_or_path = base_name
-    model.save_pretrained(target, save_embedding_layers=False)
+    model.save_pretrained(target, state_dict=weights, save_embedding_layers=False)
     (target / "README.md").unlink(missing_ok=True)  # a form that nobody filled in
     config = target / "adapter_config.json"
     known = json.loads(config.read_bytes())

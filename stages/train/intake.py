@@ -13,7 +13,7 @@ import msgspec
 
 import schema
 from stages.train import lengths, models, rows, tiny
-from stages.train.tree import Config, Data
+from stages.train.tree import DataConfig, FineTuneConfig
 
 NAMED = 8  # ids on the screen for each reason; the rejects file has them all
 PROBED = 50  # rows that are encoded again with the tokenizer as it is saved
@@ -76,7 +76,7 @@ class Prepared(NamedTuple):
     speaker: rows.Speaker
 
 
-def sources(config: Config, adapters: str | None, output: Path) -> list[Source]:
+def sources(config: FineTuneConfig, adapters: str | None, output: Path) -> list[Source]:
     """One source; or one for each name of --adapters, each with a file or a folder of its name."""
     data = config.data
     if data.path is None:
@@ -93,7 +93,7 @@ def sources(config: Config, adapters: str | None, output: Path) -> list[Source]:
     return [_source_of(name, data, output) for name in names]
 
 
-def _source_of(name: str, data: Data, output: Path) -> Source:
+def _source_of(name: str, data: DataConfig, output: Path) -> Source:
     folder = Path(str(data.path))
     if folder.is_file():
         raise click.UsageError(f"--adapters needs a folder as --data, with {name}.jsonl or {name}/train.jsonl in it")
@@ -106,7 +106,7 @@ def _source_of(name: str, data: Data, output: Path) -> Source:
     return Source(str(found), None if data.eval_split else held_out, output / name)
 
 
-def take(source: Source, config: Config, intake: Intake) -> Taken:
+def take(source: Source, config: FineTuneConfig, intake: Intake) -> Taken:
     """Read the records of both sides; a row that is held out is never trained on."""
     whole_text = config.data.train_on == "text"
     records = list(rows.usable(source.data, intake, whole_text=whole_text))
@@ -124,7 +124,7 @@ def take(source: Source, config: Config, intake: Intake) -> Taken:
     return Taken(records, held_out)
 
 
-def _divided(records: list[schema.Record], config: Config, intake: Intake) -> Taken:
+def _divided(records: list[schema.Record], config: FineTuneConfig, intake: Intake) -> Taken:
     """By a hash of what belongs together, so that the same program, or a near copy, is never on both sides."""
     marks = schema.marks(records)
     share, seed = config.data.eval_split or 0, config.training.seed
@@ -141,13 +141,13 @@ def _divided(records: list[schema.Record], config: Config, intake: Intake) -> Ta
     return sides
 
 
-def find_speaker(taken: Sequence[Taken], config: Config) -> rows.Speaker:
+def find_speaker(taken: Sequence[Taken], config: FineTuneConfig) -> rows.Speaker:
     if config.model.name == "tiny":
         return tiny.build_speaker([record for part in taken for record in part.train], config)
     return models.load_speaker(models.find_model(config.model.name), config)
 
 
-def encode(source: Source, taken: Taken, speaker: rows.Speaker, config: Config, intake: Intake) -> Prepared:
+def encode(source: Source, taken: Taken, speaker: rows.Speaker, config: FineTuneConfig, intake: Intake) -> Prepared:
     """Tokenize and check every row, before anything expensive happens."""
     train = _fitting(_encoded(taken.train, speaker, intake), speaker, config.data, intake, source.data)
     if not train:
@@ -174,7 +174,7 @@ def _encoded(records: Sequence[schema.Record], speaker: rows.Speaker, reject: sc
 
 
 def _fitting(
-    found: list[rows.Row], speaker: rows.Speaker, told: Data, reject: schema.Reject, name: str
+    found: list[rows.Row], speaker: rows.Speaker, told: DataConfig, reject: schema.Reject, name: str
 ) -> list[rows.Row]:
     """The rows that are short enough, after what --on-long says was done with the others."""
     limit = told.max_length

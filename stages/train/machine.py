@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +15,16 @@ import click
 
 import schema
 from stages.train.rows import Row
-from stages.train.tree import Config
+from stages.train.tree import FineTuneConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+ATTEMPTS, PAUSE = 3, 2.0  # seconds between two looks at a device that does not answer
+
+
+WAY = "torchrun --nproc_per_node N train.py ... starts N processes on one machine"
 
 
 class Team:
@@ -28,23 +36,32 @@ class Team:
 
     def check(self, promised: int | None) -> None:
         """Launchers that lose their processes say nothing; each of those left would train on everything alone."""
-        way = "torchrun --nproc_per_node N train.py ... starts N processes on one machine"
         if promised and promised != self.size:
-            raise click.UsageError(f"--world-size {promised}, but the number of processes here is {self.size}; {way}")
+            raise click.UsageError(f"--world-size {promised}, but the number of processes here is {self.size}; {WAY}")
         if not 0 <= self.rank < self.size:
-            raise click.UsageError(f"RANK={self.rank} does not fit WORLD_SIZE={self.size} in the environment; {way}")
+            raise click.UsageError(f"RANK={self.rank} does not fit WORLD_SIZE={self.size} in the environment; {WAY}")
         if self.size > 1 and not os.environ.get("MASTER_ADDR"):
-            raise click.UsageError(f"WORLD_SIZE={self.size} in the environment, but no MASTER_ADDR; {way}")
+            raise click.UsageError(f"WORLD_SIZE={self.size} in the environment, but no MASTER_ADDR; {WAY}")
 
-    def join(self) -> None:
+    def join(self, *, fsdp: bool) -> None:
         """Meet the others, and count them."""
+        if fsdp and self.size == 1:
+            raise click.UsageError(f"--fsdp shares the weights between processes, but this one is alone; {WAY}")
         if self.size == 1:
             return
         from accelerate import PartialState
 
         state = PartialState(cpu=self.is_on_cpus())
         self.count(state.num_processes)
-        schema.log(f"train: {self.size} processes, the gradients are averaged over them ({state.backend})")
+        what = "each holds a part of the weights" if fsdp else "the gradients are averaged over them"
+        schema.log(f"train: {self.size} processes, {what} ({state.backend})")
+
+    def allow_fsdp_on_cpus(self) -> None:
+        """accelerate drops FSDP on CPUs without a word; it does it well, where it takes them for something else."""
+        from accelerate import DistributedType, PartialState
+
+        if self.is_on_cpus():
+            PartialState._shared_state["distributed_type"] = DistributedType.MULTI_XPU
 
     def is_on_cpus(self) -> bool:
         """Several processes on CPUs; unless they are told so, the libraries start each of them alone."""
@@ -79,6 +96,40 @@ def _number(name: str, default: int) -> int:
     return int(text)
 
 
+def tell_of_termination() -> None:
+    """A launcher ends the processes that are left with SIGTERM; so do schedulers when the time is over."""
+
+    def stop(*_: Any) -> None:
+        raise schema.Failure("stopped from outside (SIGTERM), --resume goes on from the last whole checkpoint")
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def check_device(device: Any) -> None:
+    """A product of two matrices, there and in plain numbers: a device that is ill is better known before the model."""
+    import torch
+
+    left, right = torch.arange(64.0).reshape(8, 8), torch.eye(8).flip(0)
+    for attempt in range(ATTEMPTS):
+        try:
+            found = (left.to(device) @ right.to(device)).cpu()
+            break
+        except RuntimeError as error:  # often another process is just leaving it
+            if attempt == ATTEMPTS - 1:
+                raise schema.Failure(f"{device} does not answer: {str(error).splitlines()[0][:160]}") from None
+            time.sleep(PAUSE)
+    if not torch.equal(found, left.flip(1)):
+        raise schema.Failure(f"{device} computes wrong numbers; start the machine again, or take another")
+
+
+def free_caches() -> None:
+    """An evaluation leaves blocks of other sizes than a training step needs; where memory is short that is missed."""
+    import torch
+
+    if torch.accelerator.is_available():
+        torch.accelerator.memory.empty_cache()
+
+
 def check_disk(folder: Path, trained: int, keep: int) -> None:
     """Room for the checkpoints, and leave to write: better said now than after the first epoch."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +146,7 @@ def check_disk(folder: Path, trained: int, keep: int) -> None:
     probe.unlink()
 
 
-def say_memory(model: Any, rows: Sequence[Row], config: Config) -> None:
+def say_memory(model: Any, rows: Sequence[Row], config: FineTuneConfig) -> None:
     """A rough count: weights, gradients with the moments of AdamW, and what the backward pass needs."""
     weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
@@ -128,6 +179,10 @@ def _size(count: float) -> str:
     return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.0f} MB"
 
 
+# What gloo and NCCL say when the one they talk to is gone.
+PEERS = ("Connection closed by peer", "Connection reset by peer", "NCCL", "gloo", "Broken pipe", "Timed out waiting")
+
+
 @contextmanager
 def told_in_one_line(folder: Path) -> Iterator[None]:
     """The two ways in which a machine ends a training, said by libraries in pages of text."""
@@ -142,6 +197,9 @@ def told_in_one_line(folder: Path) -> Iterator[None]:
         text = str(error)
         if "allocate memory" in text or "out of memory" in text:
             raise schema.Failure(_memory()) from None
+        if any(word in text for word in PEERS) and int(os.environ.get("WORLD_SIZE") or 1) > 1:
+            message = "another process of this training has ended; --resume goes on from the last whole checkpoint"
+            raise schema.Failure(message) from None
         if not any(word in text for word in ("PytorchStreamWriter", "inline_container", "os error", "File too large")):
             raise
         reason = "no space is left" if shutil.disk_usage(folder).free < 2**20 else text.split("\n")[0][:120]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 import subprocess
@@ -17,16 +18,19 @@ import msgspec
 import schema
 from stages.train.intake import Prepared
 from stages.train.rows import Row, Speaker, answer_of, question_of
-from stages.train.tree import Config
+from stages.train.tree import FineTuneConfig
 
 
-def refuse(config: Config) -> None:
+def refuse(config: FineTuneConfig) -> None:
     """What has no counterpart there must not be dropped without a word."""
     told = config.training
     wrong = {
         "--packing": told.packing,
         "--patience": told.patience,
         "--on-long trim-prompt": config.data.on_long == "trim-prompt",
+        "--template (it takes the template of the model's own folder)": config.model.template != "auto"
+        and config.model.name != "tiny",
+        "--fsdp": told.fsdp,
         "--train-on text": config.data.train_on == "text",
         "--method qlora (name a model that is quantised for mlx instead)": told.method == "qlora",
     }
@@ -34,7 +38,7 @@ def refuse(config: Config) -> None:
         raise click.UsageError(f"--backend mlx has nothing like {found}")
 
 
-def write(prepared: Prepared, base: str, config: Config, folder: Path) -> list[str]:
+def write(prepared: Prepared, base: str, config: FineTuneConfig, folder: Path) -> list[str]:
     """Write the folder; give the command that trains with it."""
     batch = config.training.batch_size
     if len(prepared.held_out) < batch:
@@ -48,12 +52,30 @@ def write(prepared: Prepared, base: str, config: Config, folder: Path) -> list[s
     return ["mlx_lm.lora", "--config", str(folder / "adapter_config.json")]
 
 
+def readable(base: str, folder: Path) -> str:
+    """LFM2 as transformers writes it lacks keys that mlx-lm looks for: links to it, and a configuration with them."""
+    source = Path(base)
+    known = json.loads((source / "config.json").read_bytes()) if source.is_dir() else {}
+    if known.get("model_type") != "lfm2" or known.get("block_dim"):
+        return base
+    known |= {"block_dim": known["hidden_size"], "block_ff_dim": known["intermediate_size"]}
+    known["full_attn_idxs"] = [n for n, kind in enumerate(known["layer_types"]) if kind == "full_attention"]
+    with schema.folder(folder) as staging:
+        for path in source.iterdir():
+            if path.is_file() and path.name != "config.json":
+                (staging / path.name).symlink_to(path.resolve())
+        (staging / "config.json").write_bytes(_pretty(known))
+    return str(folder)
+
+
 def _messages(row: Row, speaker: Speaker) -> list[dict[str, str]]:
-    asked = question_of({**row.record, "metadata": {"system": row.record["metadata"].get("system")}}, speaker.wording)
+    asked = question_of(
+        {**row.record, "metadata": {"system": row.record["metadata"].get("system")}}, speaker.wording.system
+    )
     return [*asked, {"role": "assistant", "content": answer_of(row.record, speaker.wording)}]
 
 
-def settings(rows: Sequence[Row], base: str, config: Config, folder: Path) -> dict[str, Any]:
+def settings(rows: Sequence[Row], base: str, config: FineTuneConfig, folder: Path) -> dict[str, Any]:
     """Its `iters` are batches, not optimizer steps; its scale is alpha / r."""
     told, lora = config.training, config.lora
     in_epoch = len(rows) // told.batch_size or 1

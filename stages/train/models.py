@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -17,12 +18,12 @@ import click
 import schema
 from stages.train import packing, templates
 from stages.train.rows import Speaker, Wording
-from stages.train.tree import Config
+from stages.train.tree import FineTuneConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-DEFAULTS = Config()
+DEFAULTS = FineTuneConfig()
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 # Short names, as people write them, for the families that this was made for.
@@ -59,7 +60,7 @@ OPTIONAL = {
 }
 
 
-def require_packages(config: Config) -> None:
+def require_packages(config: FineTuneConfig) -> None:
     for package in PACKAGES:
         if find_spec(package) is None:
             raise click.UsageError(f"train needs the package {package}: pip install 'linemill[train]'")
@@ -79,6 +80,20 @@ def settle_environment(name: str) -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     if name == "tiny" or Path(name).is_dir():
         os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def load_libraries() -> None:
+    """All that a training imports, at once; looking for garbage on the way costs a sixth of it, and there is none."""
+    was_on = gc.isenabled()
+    gc.disable()
+    import datasets  # noqa: F401
+    import peft  # noqa: F401
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
+    from trl import SFTTrainer  # noqa: F401
+
+    gc.freeze()  # a million objects that stay until the end need not be looked through again and again
+    if was_on:
+        gc.enable()
 
 
 @contextmanager
@@ -128,7 +143,7 @@ def first_line(error: BaseException) -> str:
     return lines[0].rstrip(".") if lines else type(error).__name__
 
 
-def load_speaker(folder: Path, config: Config = DEFAULTS) -> Speaker:
+def load_speaker(folder: Path, config: FineTuneConfig = DEFAULTS) -> Speaker:
     """The tokenizer of a folder, with the template and the wording that the settings ask for."""
     from transformers import AutoTokenizer
 
@@ -138,13 +153,30 @@ def load_speaker(folder: Path, config: Config = DEFAULTS) -> Speaker:
         raise schema.Failure(f"{folder}: its tokenizer can not be loaded: {first_line(error)}") from None
     if tokenizer.eos_token_id is None:
         raise schema.Failure(f"{folder}: its tokenizer has no end token, so no model could learn to stop")
+    told = wording(config, by_habit=_answers_in_fences(tokenizer, folder, config))
     _settle_template(tokenizer, folder, config.model.template)
+    settle_wording(tokenizer, told)
     _settle_pad_token(tokenizer, folder)
-    return Speaker(tokenizer, frozenset({tokenizer.eos_token_id, *_configured_stops(folder)}), wording(config))
+    return Speaker(tokenizer, frozenset({tokenizer.eos_token_id, *_configured_stops(folder)}), told)
 
 
-def wording(config: Config) -> Wording:
-    return Wording(config.data.system, config.data.markdown, config.data.train_on == "text")
+def wording(config: FineTuneConfig, *, by_habit: bool = False) -> Wording:
+    """How rows are put; whether programs stand in a fence is the habit of the model, unless the settings say it."""
+    told = config.data.markdown
+    return Wording(config.data.system, by_habit if told is None else told, config.data.train_on == "text")
+
+
+def _answers_in_fences(tokenizer: PreTrainedTokenizerBase, folder: Path, config: FineTuneConfig) -> bool:
+    habit = tokenizer.chat_template is not None and templates.answers_in_fences(folder)
+    if habit and config.data.markdown is None and config.data.train_on == "answer":
+        schema.log(f"train: programs stand in a fence of ```python, as {folder} answers; --no-markdown leaves it out")
+    return habit
+
+
+def settle_wording(tokenizer: PreTrainedTokenizerBase, told: Wording) -> None:
+    """What every later prompt needs goes into the template, as that is all that travels with the model."""
+    if isinstance(tokenizer.chat_template, str):
+        tokenizer.chat_template = templates.with_wording(tokenizer.chat_template, told.system, told.markdown)
 
 
 def _settle_template(tokenizer: PreTrainedTokenizerBase, folder: Path, wanted: str) -> None:
@@ -192,7 +224,7 @@ def choose_dtype(wanted: str) -> str:
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
 
 
-def load_model(folder: Path, dtype: str, config: Config) -> PreTrainedModel:
+def load_model(folder: Path, dtype: str, config: FineTuneConfig) -> PreTrainedModel:
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM

@@ -88,13 +88,14 @@ def _say_once(message: str) -> None:
     schema.log(message)
 
 
-def question_of(record: schema.Record, wording: Wording) -> list[dict[str, str]]:
+def question_of(record: schema.Record, otherwise: str | None = None) -> list[dict[str, str]]:
+    """The request, after the system text of the row; what stands there otherwise is a part of the template already."""
     asked, metadata = {"role": "user", "content": record["description"]}, record["metadata"]
     given = metadata.get("input")
     if isinstance(given, str) and given and record["description"].endswith(f"\n{given}"):
         # An alpaca row: templates that know of it put the input apart, under a heading of its own.
         asked |= {"content": record["description"].removesuffix(f"\n{given}"), "input": given}
-    system = metadata.get("system") or wording.system
+    system = metadata.get("system") or otherwise
     return [{"role": "system", "content": system}, asked] if isinstance(system, str) and system else [asked]
 
 
@@ -110,7 +111,7 @@ def encode(speaker: Speaker, record: schema.Record) -> Row | schema.Fault:
         return fault
     if speaker.wording.whole_text:
         return _whole_text(tokenizer, record)
-    question, reply = question_of(record, speaker.wording), answer_of(record, speaker.wording)
+    question, reply = question_of(record), answer_of(record, speaker.wording)
     if "input" in question[-1] and "message['input']" not in str(tokenizer.chat_template):
         question[-1] = {"role": "user", "content": record["description"]}
     asked = render(tokenizer, question, ask=True)

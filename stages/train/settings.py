@@ -14,9 +14,9 @@ from msgspec import Meta
 
 import schema
 from stages.train import starts
-from stages.train.tree import Config, Leaf, leaves, sections
+from stages.train.tree import ALIASES, FineTuneConfig, Leaf, leaves, sections
 
-__all__ = ["Config", "check", "doubts", "flags", "leaves", "resolve", "to_yaml"]
+__all__ = ["FineTuneConfig", "check", "doubts", "flags", "from_yaml", "leaves", "resolve", "to_yaml"]
 Command = TypeVar("Command", bound=Callable[..., Any])
 DEFAULT_FILE = "config.yaml"
 # What other trainers call these settings; only used to say how they are called here.
@@ -47,7 +47,8 @@ def flags(*wanted: str) -> Callable[[Command], Command]:
             name = f"{leaf.flag}/--no-{leaf.flag[2:]}" if leaf.kind is bool else leaf.flag
             shown = "" if leaf.default is None else f"  [default: {_shown(leaf.default)}]"
             text = f"{leaf.meta.description}{shown}"
-            command = click.option(name, leaf.parameter, type=_click_type(leaf), default=None, help=text)(command)
+            names = (name, *ALIASES.get(leaf.key, ()))
+            command = click.option(*names, leaf.parameter, type=_click_type(leaf), default=None, help=text)(command)
         return command
 
     return add
@@ -75,7 +76,7 @@ def _limits(meta: Meta) -> dict[str, Any]:
 
 
 # --- YAML -------------------------------------------------------------------------------------------------------------
-def resolve(path: str | None, given: dict[str, Any]) -> Config:
+def resolve(path: str | None, given: dict[str, Any]) -> FineTuneConfig:
     """The settings: a flag wins over the environment, that over the file, the file over the default."""
     place = path or (DEFAULT_FILE if Path(DEFAULT_FILE).is_file() else None)
     tree = read_file(place) if place else {}
@@ -116,7 +117,7 @@ def read_file(path: str) -> dict[str, Any]:
     return starts.from_mlx(tree, path) if starts.is_of_mlx(tree) else tree
 
 
-def check(tree: dict[str, Any], place: str) -> Config:
+def check(tree: dict[str, Any], place: str) -> FineTuneConfig:
     """The typed settings, or one line that names the key and the nearest one that exists."""
     known = sections()
     for section, values in tree.items():
@@ -129,7 +130,7 @@ def check(tree: dict[str, Any], place: str) -> Config:
                 raise click.UsageError(f"{place}: no setting {section}.{name}; {_nearest(str(name), section)}")
     filled = {section: values for section, values in tree.items() if values}
     try:
-        return msgspec.convert(filled, Config, strict=False)  # not strict: YAML reads 2e-4 as text
+        return msgspec.convert(filled, FineTuneConfig, strict=False)  # not strict: YAML reads 2e-4 as text
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
         fault = what.replace("`", "")
@@ -149,7 +150,7 @@ def _nearest(name: str, section: str = "") -> str:
     return f"{section or 'the file'} takes {', '.join(choices)}"
 
 
-def doubts(config: Config) -> Iterator[str]:
+def doubts(config: FineTuneConfig) -> Iterator[str]:
     """What is allowed, but hardly meant."""
     told, lora = config.training, config.lora
     if told.method == "full" and told.lr > 1e-4:
@@ -164,7 +165,7 @@ def doubts(config: Config) -> Iterator[str]:
         yield f"training.save_steps {told.save_steps} is never reached in {told.max_steps} steps"
 
 
-def refuse_contradictions(config: Config) -> None:
+def refuse_contradictions(config: FineTuneConfig) -> None:
     """Settings that are right one by one, and can not be meant together."""
     data, told = config.data, config.training
     held_out = data.eval_path or data.eval_split
@@ -176,7 +177,12 @@ def refuse_contradictions(config: Config) -> None:
         raise click.UsageError("data.on_long trim-prompt: plain text has no prompt to trim; use reject")
 
 
-def to_yaml(config: Config, head: str = "") -> str:
+def from_yaml(path: str) -> FineTuneConfig:
+    """The settings of a file alone: no environment, no flags."""
+    return check(read_file(path), path)
+
+
+def to_yaml(config: FineTuneConfig, head: str = "") -> str:
     """A commented file that reads back to the same settings."""
     import yaml
 

@@ -49,8 +49,12 @@ ENVIRONMENT = {
     "BATCH_SIZE": "training.batch_size",
     "LEARNING_RATE": "training.lr",
 }
+# What INPUT_TYPE may say, and what it means for data.train_on; the shape of the rows is seen from the rows.
+INPUT_TYPES = dict.fromkeys(("json", "jsonl", "sft", "json_sft", "qa", "qa_generation", "existing_jsonl"), "answer")
+INPUT_TYPES |= dict.fromkeys(("text", "pdf", "pdf_causal", "causal"), "text")
+VOLUME = "RUNPOD_VOLUME_PATH"
 # Read by libraries, from the environment alone; OUTPUT_DIR is read with the command line.
-OF_LIBRARIES = ("HF_TOKEN", "HF_HOME", "HF_ENDPOINT", "OUTPUT_DIR")
+OF_LIBRARIES = ("HF_TOKEN", "HF_HOME", "HF_ENDPOINT", "OUTPUT_DIR", "INPUT_TYPE", VOLUME)
 
 
 def load_dotenv() -> None:
@@ -58,6 +62,14 @@ def load_dotenv() -> None:
     for name, value in _dotenv(Path(".env")).items():
         if value and (name in ENVIRONMENT or name in OF_LIBRARIES or name.startswith("WANDB_")):
             os.environ.setdefault(name, value)
+    if volume := os.environ.get(VOLUME, "").strip():
+        # The disk of a rented machine is gone with it, its volume is not: neither the model nor the run is lost.
+        os.environ.setdefault("HF_HOME", f"{volume}/huggingface")
+
+
+def default_output() -> str:
+    volume = os.environ.get(VOLUME, "").strip()
+    return f"{volume}/runs/default" if volume else "runs/default"
 
 
 def _dotenv(path: Path) -> dict[str, str]:
@@ -75,6 +87,10 @@ def from_environment() -> Iterator[tuple[str, str, str]]:
     for name, key in ENVIRONMENT.items():
         if text := os.environ.get(name, "").strip():
             yield name, key, text
+    if kind := os.environ.get("INPUT_TYPE", "").strip():
+        if kind.lower() not in INPUT_TYPES:
+            raise click.UsageError(f"INPUT_TYPE={kind} in the environment; it may be {', '.join(INPUT_TYPES)}")
+        yield "INPUT_TYPE", "data.train_on", INPUT_TYPES[kind.lower()]
 
 
 # --- mlx --------------------------------------------------------------------------------------------------------------

@@ -63,14 +63,17 @@ FAMILIES = (
     ("mistral", "llama"),
     ("codellama", "llama"),
 )
+# Families whose chat models were taught to put programs between ```.
+FENCED = ("qwen", "deepseek", "gemma", "llama-3", "llama3")
+# Read by evaluate_model.py: the reference answers are put as they were when the model learned them.
+FENCE_NOTE = "{#- programs stand in a fence of ```python -#}"
 # Words that have to be one token each, or the template would teach the model to spell them.
 NEEDS = {"chatml": ("<|im_start|>", "<|im_end|>"), "gemma": ("<start_of_turn>", "<end_of_turn>")}
 
 
 def of_family(folder: Path, vocabulary: dict[str, int]) -> tuple[str, str]:
     """Name and text of the template for a model without one."""
-    known: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
-    called = " ".join([str(known.get("model_type")), str(known.get("_name_or_path", "")), folder.name]).lower()
+    called = _called(folder)
     for word, name in FAMILIES:
         if word in called and all(token in vocabulary for token in NEEDS.get(name, ())):
             return name, NAMED[name]
@@ -82,6 +85,45 @@ def without_today(template: str) -> tuple[str, bool]:
     pattern = r"""strftime_now\(\s*(['"])(.*?)\1\s*\)"""
     fixed = re.sub(pattern, lambda match: json.dumps(TODAY.strftime(match[2])), template)
     return fixed, fixed != template
+
+
+def answers_in_fences(folder: Path) -> bool:
+    """Whether the chat models of this family put programs between ``` by themselves: no training has to undo that."""
+    called = _called(folder)
+    return any(word in called for word in FENCED)
+
+
+def _called(folder: Path) -> str:
+    """Everything that a model is called by; in the cache of the hub its folder is named by a revision."""
+    known: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+    home = folder.parent.parent.name if folder.parent.name == "snapshots" else folder.name
+    return " ".join([str(known.get("model_type")), str(known.get("_name_or_path", "")), home]).lower()
+
+
+def with_wording(template: str, system: str | None, fenced: bool) -> str:
+    """The template with a system message for those who bring none, and a note for those who put an answer behind it."""
+    note = FENCE_NOTE if fenced else ""
+    if not system:
+        return note + template
+    said = json.dumps(system, ensure_ascii=False)
+    if takes_system(template):
+        first = f"[{{'role': 'system', 'content': {said}}}] + messages"
+    else:
+        joined = f"{said} + '\n\n' + messages[0]['content']"
+        first = f"[{{'role': 'user', 'content': {joined}}}] + messages[1:]"
+    return f"{note}{{% if messages[0]['role'] != 'system' %}}{{% set messages = {first} %}}{{% endif %}}{template}"
+
+
+def takes_system(template: str) -> bool:
+    """Whether a system message comes out again; some templates refuse it."""
+    from jinja2 import TemplateError
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    talk = [{"role": "system", "content": "Linemill?"}, {"role": "user", "content": "x"}]
+    try:
+        return "Linemill?" in render_jinja_template([talk], chat_template=template, bos_token="", eos_token="")[0][0]
+    except (TemplateError, TypeError):
+        return False
 
 
 def find(name: str) -> str:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import schema
 from stages.train import templates
-from stages.train.models import wording
+from stages.train.models import settle_wording, wording
 from stages.train.rows import IGNORED, Row, Speaker, encode
-from stages.train.tree import Config, Tiny
+from stages.train.tree import FineTuneConfig, TinySettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ SHORTENED, NOISE = 0.9, 0.05
 WARMUP, LAST_RATE = 0.05, 0.1
 
 
-def build_speaker(records: Sequence[schema.Record], config: Config) -> Speaker:
+def build_speaker(records: Sequence[schema.Record], config: FineTuneConfig) -> Speaker:
     """A byte-level BPE tokenizer of the records' own words; its pre-tokenizer is GPT-2's, which every runtime knows."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -54,14 +54,16 @@ def build_speaker(records: Sequence[schema.Record], config: Config) -> Speaker:
         model_max_length=_context(config),
         clean_up_tokenization_spaces=False,
     )
-    return Speaker(tokenizer, frozenset({tokenizer.eos_token_id}), wording(config))
+    told = wording(config)
+    settle_wording(tokenizer, told)
+    return Speaker(tokenizer, frozenset({tokenizer.eos_token_id}), told)
 
 
-def _context(config: Config) -> int:
+def _context(config: FineTuneConfig) -> int:
     return max(2048, config.data.max_length)
 
 
-def fingerprint(rows: Sequence[Row], config: Config) -> str:
+def fingerprint(rows: Sequence[Row], config: FineTuneConfig) -> str:
     """What the base depends on: the rows, in order, and the settings that shape it."""
     texts = [[row.record["description"], row.record["code"]] for row in rows]
     tiny = {name: getattr(config.tiny, name) for name in config.tiny.__struct_fields__}
@@ -76,7 +78,7 @@ def is_current(folder: Path, key: str) -> bool:
         return False
 
 
-def build(rows: Sequence[Row], speaker: Speaker, config: Config, folder: Path) -> None:
+def build(rows: Sequence[Row], speaker: Speaker, config: FineTuneConfig, folder: Path) -> None:
     """Train the base and put it into `folder`, all of it or nothing."""
     with schema.folder(folder) as staging:
         model = new_model(speaker, config)
@@ -91,7 +93,7 @@ def build(rows: Sequence[Row], speaker: Speaker, config: Config, folder: Path) -
         (staging / NOTE).write_text(json.dumps(note, indent=2) + "\n", "utf-8")
 
 
-def new_model(speaker: Speaker, config: Config) -> LlamaForCausalLM:
+def new_model(speaker: Speaker, config: FineTuneConfig) -> LlamaForCausalLM:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -112,7 +114,7 @@ def new_model(speaker: Speaker, config: Config) -> LlamaForCausalLM:
     return LlamaForCausalLM(shape)
 
 
-def fit(model: LlamaForCausalLM, rows: Sequence[Row], speaker: Speaker, config: Config) -> float:
+def fit(model: LlamaForCausalLM, rows: Sequence[Row], speaker: Speaker, config: FineTuneConfig) -> float:
     """A plain full training; gives the loss of the last step."""
     import torch
 
@@ -136,7 +138,7 @@ def fit(model: LlamaForCausalLM, rows: Sequence[Row], speaker: Speaker, config: 
     return round(float(loss), 4)
 
 
-def _optimizers(model: LlamaForCausalLM, tiny: Tiny) -> list[Any]:
+def _optimizers(model: LlamaForCausalLM, tiny: TinySettings) -> list[Any]:
     """Muon for the matrices: it needs half of the steps of AdamW to the same loss, and so few rows need each step."""
     import torch
 
@@ -148,7 +150,7 @@ def _optimizers(model: LlamaForCausalLM, tiny: Tiny) -> list[Any]:
     ]
 
 
-def _rate(step: int, tiny: Tiny) -> float:
+def _rate(step: int, tiny: TinySettings) -> float:
     """A short rise, then half a cosine down to a tenth."""
     rise = min(1.0, (step + 1) / (WARMUP * tiny.steps))
     return rise * (LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * step / tiny.steps)) / 2)

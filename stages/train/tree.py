@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 
-class Model(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class ModelConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What is trained."""
 
     name: Annotated[
@@ -39,7 +39,7 @@ class Model(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     ] = "auto"
 
 
-class Data(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class DataConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What it learns from."""
 
     path: Annotated[str, Meta(description="Record file of any known shape.")] | None = None
@@ -55,7 +55,16 @@ class Data(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         Meta(description="answer: rows that answer a request, only the answer is learned; text: all of a text."),
     ] = "answer"
     system: Annotated[str, Meta(description="System message of the rows that have none of their own.")] | None = None
-    markdown: Annotated[bool, Meta(description="Put answers that are programs into a fence of ```python.")] = False
+    markdown: (
+        Annotated[
+            bool,
+            Meta(
+                description="Put answers that are programs into a fence of ```python; without it, "
+                "as the family of the model does."
+            ),
+        ]
+        | None
+    ) = None
     max_length: Annotated[int, Meta(ge=8, description="Longest row in tokens, prompt and answer together.")] = 1024
     on_long: Annotated[
         Literal["fail", "reject", "trim-prompt"],
@@ -63,7 +72,7 @@ class Data(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     ] = "fail"
 
 
-class Training(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class TrainingConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """How it learns."""
 
     method: Annotated[
@@ -91,6 +100,9 @@ class Training(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     ] = False
     compile: Annotated[bool, Meta(description="Compile the model first (torch.compile); pays off on a GPU.")] = False
     kernels: Annotated[bool, Meta(description="Fused kernels of the hub (package kernels); on a GPU only.")] = False
+    fsdp: Annotated[
+        bool, Meta(description="Several processes share the weights (FSDP2) instead of holding a copy each.")
+    ] = False
     seed: Annotated[int, Meta(ge=0, lt=2**32, description="Decides everything that is left to chance.")] = 42
     eval_steps: (
         Annotated[int, Meta(ge=1, description="Steps between two evaluations; without it, one at the end of an epoch.")]
@@ -117,7 +129,7 @@ class Training(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     ] = "none"
 
 
-class Lora(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class LoraSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The adapter."""
 
     r: Annotated[int, Meta(ge=1, description="Rank: how much the adapter can learn.")] = 16
@@ -129,7 +141,7 @@ class Lora(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     ] = "all-linear"
 
 
-class Tiny(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class TinySettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The base that the model name tiny stands for: a real Llama, trained in full on the same rows."""
 
     steps: Annotated[int, Meta(ge=1, description="Optimizer steps of its full training.")] = 300
@@ -151,17 +163,24 @@ class Tiny(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     layers: Annotated[int, Meta(ge=1, le=64, description="Depth.")] = 2
 
 
-class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class FineTuneConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The whole tree."""
 
-    model: Model = Model()
-    data: Data = Data()
-    training: Training = Training()
-    lora: Lora = Lora()
-    tiny: Tiny = Tiny()
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    training: TrainingConfig = TrainingConfig()
+    lora: LoraSettings = LoraSettings()
+    tiny: TinySettings = TinySettings()
 
 
 SHORT = {"model.name": "--model", "data.path": "--data", "data.eval_path": "--eval-data"}
+# What other tools call these flags, and their letters.
+ALIASES = {
+    "model.name": ("-m",),
+    "data.path": ("--input", "-i"),
+    "training.epochs": ("-e",),
+    "training.batch_size": ("-b",),
+}
 
 
 class Leaf(NamedTuple):
@@ -191,7 +210,7 @@ class Leaf(NamedTuple):
 
 
 def sections() -> dict[str, type[msgspec.Struct]]:
-    return get_type_hints(Config)
+    return get_type_hints(FineTuneConfig)
 
 
 def leaves(*wanted: str) -> Iterator[Leaf]:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import schema
-from stages.train import checkpoints
+from stages.train import checkpoints, machine
 from stages.train.losses import FILE, RowLosses
 from stages.train.machine import Team
-from stages.train.tree import Training
+from stages.train.tree import TrainingConfig
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -22,7 +22,7 @@ class Watch:
     """What trl calls at every step."""
 
     def __init__(
-        self, told: Training, run: dict[str, str], folder: Path, losses: RowLosses, team: Team, evaluates: bool
+        self, told: TrainingConfig, run: dict[str, str], folder: Path, losses: RowLosses, team: Team, evaluates: bool
     ):
         self.told, self.run, self.folder, self.losses, self.team = told, run, folder, losses, team
         self.evaluates = evaluates
@@ -49,12 +49,13 @@ class Watch:
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
         if "loss" in logs:
             _refuse_what_is_no_number(state.global_step, logs, self.losses)
-            if state.global_step == 1 or state.global_step % self.told.logging_steps == 0:
-                _say_loss(state, "loss", logs["loss"])
+            is_due = state.global_step == 1 or state.global_step % self.told.logging_steps == 0
+            _say_loss(state, "loss", logs["loss"], level=0 if is_due else 1)
         if "eval_loss" in logs:
             _say_loss(state, "held-out loss", logs["eval_loss"])
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
+        machine.free_caches()
         if self.told.patience is None:
             return
         loss, step = metrics["eval_loss"], state.global_step
@@ -80,7 +81,7 @@ class Watch:
 
 
 def reporter(
-    told: Training, run: dict[str, str], folder: Path, losses: RowLosses, team: Team, *, evaluates: bool
+    told: TrainingConfig, run: dict[str, str], folder: Path, losses: RowLosses, team: Team, *, evaluates: bool
 ) -> TrainerCallback:
     from transformers import TrainerCallback
 
@@ -88,8 +89,8 @@ def reporter(
     return type("Reporter", (Watch, TrainerCallback), {})(told, run, folder, losses, team, evaluates)
 
 
-def _say_loss(state: Any, name: str, loss: float) -> None:
-    schema.log(f"train: step {state.global_step:,} of {state.max_steps:,}: {name} {loss:.4f}")
+def _say_loss(state: Any, name: str, loss: float, level: int = 0) -> None:
+    schema.log(f"train: step {state.global_step:,} of {state.max_steps:,}: {name} {loss:.4f}", level=level)
 
 
 def _refuse_what_is_no_number(step: int, logs: dict[str, Any], losses: RowLosses) -> None:

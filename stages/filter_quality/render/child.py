@@ -15,11 +15,17 @@ import types
 from pathlib import Path
 from typing import Any
 
+from stages.filter_quality.render.quicker import make_quicker
 from stages.filter_quality.render.tex import Tex
 
 MODULE = "scene_under_test"
 _MOST_SCENES = 5
 _TINY, _LEGIBLE = (214, 120), (854, 480)
+# The first statement of most programs. Carried out once, in the server, it costs a program no copies of the pages that
+# hold these 900 names; nor must it look at all of them to find its scenes.
+_STAR = re.compile(r"((?:[ \t]*(?:#[^\n]*)?\n)*)from manim import \*(?=[ \t]*(?:#[^\n]*)?(?:\n|\Z))")
+_BINDS_UNSEEN = {"exec", "globals", "vars", "locals", "setattr", "__dict__"}
+_starred = types.ModuleType(MODULE)
 _ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")  # differs from run to run
 _MESSAGE = 300
 _NOTHING = lambda *_, **__: None  # noqa: E731
@@ -60,6 +66,8 @@ def warm_up(folder: str) -> None:
         def construct(self) -> None:
             self.play(manim.Write(manim.Text("warm")), manim.Create(manim.Circle()))
 
+    make_quicker()
+    exec("from manim import *", vars(_starred))
     logging.disable(logging.CRITICAL)
     manim.config.verbosity = "CRITICAL"
     job = {"level": "check", "frame": True}
@@ -88,22 +96,28 @@ def _prepare(job: dict[str, Any], folder: str) -> None:
     numpy.random.seed(0)
 
 
-def _import(code: str, folder: str) -> types.ModuleType:
+def _import(code: str, folder: str) -> list[Any]:
+    """What the program binds, in its order."""
     path = Path(folder, "scene.py")
     path.write_text(code, "utf-8", errors="surrogatepass")
-    module = types.ModuleType(MODULE)
+    found = _STAR.match(code)
+    module = _starred if found else types.ModuleType(MODULE)
     module.__file__ = str(path)
     sys.modules[MODULE] = module
     sys.path.insert(0, folder)
-    exec(compile(code, str(path), "exec", dont_inherit=True), module.__dict__)
-    return module
+    compiled = compile(found[1] + "pass" + code[found.end() :] if found else code, str(path), "exec", dont_inherit=True)
+    bound = module.__dict__
+    exec(compiled, bound)
+    if found and _BINDS_UNSEEN.isdisjoint(compiled.co_names):
+        return [bound[name] for name in compiled.co_names if name in bound]
+    return list(bound.values())
 
 
-def _scenes(module: types.ModuleType, wanted: str | None) -> list[Any]:
+def _scenes(bound: list[Any], wanted: str | None) -> list[Any]:
     """The scene classes of the program in its order; only the wanted one where the record names one that is there."""
     import manim
 
-    found = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, manim.Scene)]
+    found = [value for value in bound if isinstance(value, type) and issubclass(value, manim.Scene)]
     own = list(dict.fromkeys(scene for scene in found if scene.__module__ == MODULE))
     return [scene for scene in own if scene.__name__ == wanted] or own
 

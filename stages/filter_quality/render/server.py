@@ -118,6 +118,7 @@ def _hello(place: Place, jobs: int) -> dict[str, Any]:
         return {"refused": f"Manim does not load: {error}"}
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 20)  # programs end soon; what they leave behind may lie a while
     kind = tex.installed()
     canary, _, _ = _run({"code": _CANARY, "scene": None, "level": "check", "frame": False, "tex": kind}, place, jobs)
     if not canary["ok"]:

@@ -1,0 +1,99 @@
+"""Runs functions as tasks of a Ray cluster, which is asked for nothing but places to run and tasks done again.
+
+What a task makes is in its files, and what says that it is done is its ledger: a cluster that is lost takes nothing
+with it, and the same command on another one goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from schema._commit import Held
+from schema._report import Failure
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_WINDOW = 512  # tasks that wait in the cluster: enough for any, and few enough for the memory of its head
+_RETRIES = 20  # of a task whose node was lost
+_PATIENCE = 120.0  # seconds until the process of a lost node has let go of its output
+_CODE = ("schema", "stages", "extractors")
+
+
+def each_on_ray(address: str, workers: int, work: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
+    """What `work` gives for every task, in their order."""
+    ray = connect(address, workers)
+    waiting: deque[Any] = deque()
+    try:
+        shared = ray.put(work)  # it may hold much, and travels once to each node
+        do = ray.remote(num_cpus=1, max_retries=_RETRIES)(_do)
+        for task in tasks:
+            waiting.append(do.remote(shared, task))
+            if len(waiting) > _WINDOW:
+                yield ray.get(waiting.popleft())
+        while waiting:
+            yield ray.get(waiting.popleft())
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.RayError as error:
+        message = " ".join(str(error).split())[:300]
+        raise Failure(f"Ray at {address}: {message}; the same command goes on with what is not finished") from None
+
+
+def _do(work: Callable[[T], R], task: T) -> R:
+    """A task whose node was lost starts again elsewhere, perhaps before the old process has noticed its end."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return work(task)
+        except Held:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
+def connect(address: str, workers: int = 1) -> Any:
+    """Ray, with a connection to the cluster at this address; `local` starts one for this run, of so many workers."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # a busy machine starts slowly, and that is no fault
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError:
+        raise click.UsageError("--engine ray needs the package ray: pip install 'linemill[scale]'") from None
+    if ray.is_initialized():
+        return ray
+    alone: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
+    with tempfile.TemporaryDirectory(prefix="linemill-") as folder:
+        try:
+            # The address is always given: without one Ray joins whatever cluster it finds on this machine.
+            ray.init(
+                address=address,
+                runtime_env={"working_dir": str(_code(Path(folder)))},
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=True,
+                **alone,
+            )
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise Failure(f"--address {address}: no Ray cluster to work with: {' '.join(str(error).split())}") from None
+    return ray
+
+
+def _code(folder: Path) -> Path:
+    """Our own modules, which travel to the nodes; the packages that they need are installed there."""
+    root = Path(__file__).parent.parent
+    for name in _CODE:
+        if (root / name).is_dir():  # a script may have been copied with schema and its own folder alone
+            shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder

@@ -1,0 +1,361 @@
+"""The parts of Manim that cost most of a scene, done for less: each one gives what Manim's own gives, to the bit.
+
+Over the scenes of Manim's documentation, copies of mobjects were a fifth of all time, drawings of letters another
+fifth, and arrays of colours a tenth. What Manim does otherwise than in the release that this was compared with is not
+touched, nor is a mobject whose class has a method of its own in the place of one that is used here.
+"""
+
+from __future__ import annotations
+
+import copy
+import types
+from collections.abc import Callable
+from enum import EnumMeta
+from typing import Any
+
+COMPARED_WITH = "0.22.0"
+_SAME = {int, float, bool, str, bytes, complex, type(None), type, types.FunctionType, types.BuiltinFunctionType}
+# Letters whose paths every program may need; those of other signs are parsed when they come.
+_LETTERS = "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ 0123456789 .,:;!?()[]{}<>+-*/=_'\"#%&@$^~|"
+
+
+def make_quicker() -> None:
+    """Put all of this in the place of what it does the work of; once, in the server."""
+    from importlib.metadata import version
+
+    import manim
+    import manim.mobject.geometry.arc as arc
+    import manim.mobject.three_d.three_d_utils as normals
+    import manim.utils.space_ops as space
+    import svgelements
+
+    if version("manim") != COMPARED_WITH:
+        return
+    manim.Mobject.__deepcopy__ = _copies()
+    # A drawing keeps the path that its points came from; nothing changes it any more, and copies of it are dear.
+    svgelements.Path.__deepcopy__ = lambda path, memo: path
+    svgelements.Path.parse = _paths(svgelements.Path, svgelements.Point)
+    kind = manim.VMobject
+    kind.__init__ = _beginnings(kind)
+    kind.generate_rgbas_array = _colours(kind.generate_rgbas_array)
+    kind.update_rgbas_array = _updates(kind.update_rgbas_array)
+    kind.get_fill_colors, kind.get_stroke_colors = _colours_of(manim.ManimColor)
+    kind.get_points_defining_boundary = _boundary(kind)
+    kind.get_subpaths_from_points = _subpaths(kind)
+    kind.get_nth_curve_length_pieces = _length_pieces(kind)
+    manim.Mobject.get_critical_point = _critical_points()
+    manim.Mobject.apply_function = _applied()
+    normals.get_3d_vmob_unit_normal = _normals(normals.get_3d_vmob_unit_normal, kind.get_anchors)
+    arc.TipableVMobject.has_tip = lambda line: "tip" in line.__dict__ and line.tip in line
+    arc.TipableVMobject.has_start_tip = lambda line: "start_tip" in line.__dict__ and line.start_tip in line
+    manim.Camera.set_cairo_context_path = _drawn_path
+    space.Rotation = _rotations(space.Rotation)
+    manim.Text(_LETTERS)
+
+
+def _copies() -> Callable[..., Any]:
+    """Mobject.__deepcopy__ without the general way for the kinds that mobjects are made of."""
+    import numpy
+    from manim import ManimColor, Mobject
+
+    def copied(value: Any, memo: dict[int, Any]) -> Any:
+        kind = type(value)
+        if kind in _SAME or type(kind) is EnumMeta:
+            return value
+        if (known := memo.get(id(value))) is not None:
+            return known
+        if kind is numpy.ndarray and not value.dtype.hasobject:
+            result = memo[id(value)] = value.copy(order="K")
+        elif kind is ManimColor:
+            result = memo[id(value)] = ManimColor.__new__(ManimColor)
+            result.__dict__.update((name, copied(inner, memo)) for name, inner in value.__dict__.items())
+        elif kind is list:
+            result = memo[id(value)] = []
+            result.extend(each if type(each) in _SAME else copied(each, memo) for each in value)
+        elif kind is dict:
+            result = memo[id(value)] = {}
+            result.update((copied(key, memo), copied(inner, memo)) for key, inner in value.items())
+        elif isinstance(value, Mobject):
+            result = value.__deepcopy__(memo)
+        else:
+            result = copy.deepcopy(value, memo)
+        return result
+
+    def __deepcopy__(self: Any, memo: dict[int, Any]) -> Any:
+        result = self.__class__.__new__(self.__class__)
+        memo[id(self)] = result
+        for name, value in self.__dict__.items():
+            setattr(result, name, value if type(value) in _SAME else copied(value, memo))
+        result.original_id = str(id(self))
+        return result
+
+    return __deepcopy__
+
+
+def _beginnings(kind: Any) -> Callable[..., Any]:
+    """VMobject() without arguments: every group and every letter begins as a copy of the same."""
+    import functools
+
+    import numpy
+
+    own = kind.__init__
+    asked = ("reset_points", "init_colors", "set_color", "set_fill", "set_stroke", "set_background_stroke", "set_sheen")
+    asked += ("update_rgbas_array", "generate_rgbas_array", "color", "fill_color", "stroke_color", "__setattr__")
+    plain: dict[type, bool] = {}
+    first = kind().__dict__
+    arrays = [name for name, value in first.items() if isinstance(value, numpy.ndarray)]
+    lists = [name for name, value in first.items() if isinstance(value, list)]
+
+    @functools.wraps(own)
+    def __init__(self: Any, *arguments: Any, **options: Any) -> None:
+        mine = type(self)
+        if mine not in plain:
+            plain[mine] = all(getattr(mine, name) is getattr(kind, name) for name in asked)
+        if arguments or options or not plain[mine] or self.__dict__.keys() & first.keys():
+            own(self, *arguments, **options)
+            return
+        self.__dict__.update(first)
+        self.name = mine.__name__
+        for name in arrays:
+            self.__dict__[name] = first[name].copy()
+        for name in lists:
+            self.__dict__[name] = []
+        self.generate_points()
+
+    return __init__
+
+
+def _paths(kind: Any, point: Any) -> Callable[..., Any]:
+    """Path.parse, once for each text: the same letter comes again and again."""
+    own, known = kind.parse, {}
+
+    def copied(segments: list[Any]) -> list[Any]:
+        copies = []
+        for segment in segments:
+            new = object.__new__(type(segment))
+            for name, value in segment.__dict__.items():
+                if type(value) is point:
+                    twin = object.__new__(point)
+                    twin.__dict__.update(value.__dict__)
+                    value = twin
+                new.__dict__[name] = value
+            copies.append(new)
+        return copies
+
+    def parse(self: Any, pathdef: str) -> None:
+        if self._segments:
+            own(self, pathdef)
+        elif pathdef in known:
+            self._segments = copied(known[pathdef])
+        else:
+            own(self, pathdef)
+            known[pathdef] = copied(self._segments)
+
+    return parse
+
+
+def _colours(own: Any) -> Callable[..., Any]:
+    """One colour and one opacity, without sheen, which is nearly every call."""
+    import numpy
+    from manim import BLACK, ManimColor
+
+    def generate_rgbas_array(self: Any, color: Any, opacity: Any) -> Any:
+        if self.get_sheen_factor() != 0 or not (opacity is None or type(opacity) in (int, float)):
+            return own(self, color, opacity)
+        if color is None:
+            color = BLACK
+        elif type(color) is str:
+            color = ManimColor(color)
+        elif type(color) is not ManimColor:
+            return own(self, color, opacity)
+        rgbas = numpy.empty((1, 4))
+        rgbas[0] = color._internal_value
+        rgbas[0, 3] = 0.0 if opacity is None else opacity
+        return rgbas
+
+    return generate_rgbas_array
+
+
+def _updates(own: Any) -> Callable[..., Any]:
+    """The first array of a mobject without asking for one, and none at all where nothing is to change."""
+
+    def update_rgbas_array(self: Any, array_name: str, color: Any = None, opacity: Any = None) -> Any:
+        if array_name in self.__dict__:
+            nothing = color is None and opacity is None and len(self.__dict__[array_name])
+            return self if nothing and not self.get_sheen_factor() else own(self, array_name, color, opacity)
+        if hasattr(type(self), array_name):
+            return own(self, array_name, color, opacity)
+        setattr(self, array_name, self.generate_rgbas_array(color, opacity))
+        return self
+
+    return update_rgbas_array
+
+
+def _colours_of(kind: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    import numpy
+
+    def colour(rgba: Any) -> Any:
+        if rgba.dtype != float:
+            return kind(rgba[:3])
+        result, value = kind.__new__(kind), numpy.ones(4)
+        value[:3] = rgba[:3]
+        result._internal_value = value
+        return result
+
+    def get_fill_colors(self: Any) -> Any:
+        return [colour(rgba) if rgba.any() else None for rgba in self.get_fill_rgbas()]
+
+    def get_stroke_colors(self: Any, background: bool = False) -> Any:
+        return [colour(rgba) if rgba.any() else None for rgba in self.get_stroke_rgbas(background)]
+
+    return get_fill_colors, get_stroke_colors
+
+
+def _boundary(kind: Any) -> Callable[..., Any]:
+    """The ends of all curves, by whole arrays."""
+    import numpy
+
+    own, anchors = kind.get_points_defining_boundary, kind.get_anchors
+
+    def get_points_defining_boundary(self: Any) -> Any:
+        pieces = []
+        for each in self.get_family():
+            if type(each).get_anchors is not anchors:
+                return own(self)
+            piece = points = each.points
+            if len(points) != 1:
+                starts, ends = each.get_start_anchors(), each.get_end_anchors()
+                if len(starts) != len(ends):
+                    return own(self)  # which knows how to complain
+                piece = numpy.empty((2 * len(starts), points.shape[1]), points.dtype)
+                piece[0::2], piece[1::2] = starts, ends
+            if len(piece):
+                pieces.append(piece)
+        return numpy.concatenate(pieces) if pieces else own(self)
+
+    return get_points_defining_boundary
+
+
+def _critical_points() -> Callable[..., Any]:
+    import numpy
+
+    def get_critical_point(self: Any, direction: Any) -> Any:
+        result = numpy.zeros(self.dim)
+        points = self.get_points_defining_boundary()
+        if len(points) == 0:
+            return result
+        least, most = points.min(axis=0), points.max(axis=0)
+        for dim in range(self.dim):
+            key = direction[dim]
+            result[dim] = least[dim] if key < 0 else (least[dim] + most[dim]) / 2 if key == 0 else most[dim]
+        return result
+
+    return get_critical_point
+
+
+def _subpaths(kind: Any) -> Callable[..., Any]:
+    """All ends of curves against all starts at once; Manim's camera asks in this way already."""
+    own, equals = kind.get_subpaths_from_points, kind.consider_points_equals
+
+    def get_subpaths_from_points(self: Any, points: Any) -> Any:
+        if type(self).consider_points_equals is not equals:
+            return own(self, points)
+        pairs = self.get_subpath_split_indices_from_points(points).tolist()
+        return [points[start:end] for start, end in pairs if end - start >= self.n_points_per_cubic_curve]
+
+    return get_subpaths_from_points
+
+
+def _length_pieces(kind: Any) -> Callable[..., Any]:
+    """All points of a curve at once."""
+    import numpy
+
+    own, curve = kind.get_nth_curve_length_pieces, kind.get_nth_curve_function
+    places = numpy.linspace(0, 1, 10).reshape(10, 1)
+
+    def get_nth_curve_length_pieces(self: Any, n: int, sample_points: int | None = None) -> Any:
+        if sample_points not in (None, 10) or type(self).get_nth_curve_function is not curve:
+            return own(self, n, sample_points)
+        points = self.get_nth_curve_function(n)(places)
+        return numpy.linalg.norm(points[1:] - points[:-1], axis=1)
+
+    return get_nth_curve_length_pieces
+
+
+def _rotations(own: Any) -> Any:
+    """The compiled half of scipy's rotations for one vector; the other half costs twice as much again."""
+    try:
+        from scipy.spatial.transform._rotation_cy import as_matrix, from_rotvec
+    except ImportError:  # another release of scipy
+        return own
+
+    def turn(rotvec: Any, degrees: bool = False) -> Any:
+        if getattr(rotvec, "shape", None) != (3,) or rotvec.dtype != float:
+            return own.from_rotvec(rotvec, degrees)
+        matrix = as_matrix(from_rotvec(rotvec[None], degrees))[0]
+        return types.SimpleNamespace(as_matrix=lambda: matrix)
+
+    return types.SimpleNamespace(from_rotvec=turn)
+
+
+def _applied() -> Callable[..., Any]:
+    """A function of a point, for each point, without numpy's way for axes of any kind."""
+    import numpy
+
+    def apply_function(self: Any, function: Any, *, about_point: Any = None, about_edge: Any = None) -> Any:
+        if about_point is None and about_edge is None:
+            about_point = numpy.zeros(3)
+
+        def of_all(points: Any) -> Any:
+            found = [numpy.asanyarray(function(point)) for point in points]
+            if any(each.shape != (3,) or each.dtype != float for each in found):
+                given = iter(found)
+                return numpy.apply_along_axis(lambda _: next(given), 1, points)
+            return numpy.array(found)
+
+        self.apply_points_function_about_point(of_all, about_point, about_edge)
+        return self
+
+    return apply_function
+
+
+def _normals(own: Any, anchors: Any) -> Callable[..., Any]:
+    """The normal at a corner; how many anchors there are is known without making them."""
+    import numpy
+    from manim.utils.space_ops import get_unit_normal
+
+    up = numpy.array((0.0, 1.0, 0.0))
+
+    def get_3d_vmob_unit_normal(vmob: Any, point_index: int) -> Any:
+        points = vmob.points
+        count = len(points)
+        if type(vmob).get_anchors is not anchors or vmob.n_points_per_cubic_curve != 4 or count % 4:
+            return own(vmob, point_index)
+        if count <= 4:
+            return up.copy()
+        before = point_index - 3 if point_index > 2 else count - 4
+        after = point_index + 3 if point_index < count - 3 else 3
+        normal = get_unit_normal(points[after] - points[point_index], points[before] - points[point_index])
+        return normal if normal.any() else up.copy()
+
+    return get_3d_vmob_unit_normal
+
+
+def _drawn_path(self: Any, ctx: Any, vmobject: Any) -> Any:
+    """Cairo takes numbers of Python in a fifth of the time that those of numpy take."""
+    points = self.transform_points_pre_display(vmobject, vmobject.points)
+    if len(points) == 0:
+        return self
+    step = vmobject.n_points_per_cubic_curve
+    ctx.new_path()
+    numbers = points[:, :2].tolist()
+    for start, end in vmobject.get_subpath_split_indices_from_points(points, n_dims=2).tolist():
+        if end - start < step:
+            continue
+        ctx.new_sub_path()
+        ctx.move_to(*numbers[start])
+        for place in range(start, end - step + 1, step):
+            ctx.curve_to(*numbers[place + 1], *numbers[place + 2], *numbers[place + 3])
+        if vmobject.consider_points_equals_2d(numbers[start], numbers[end - 1]):
+            ctx.close_path()
+    return self

@@ -1,0 +1,75 @@
+"""Turns the rows of one source into records, or rejects them with a reason, in one process or in several."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from functools import partial
+from multiprocessing.synchronize import Semaphore
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import schema
+from extractors import BadRow
+from schema import Fault, Record
+from stages.prepare_data import judge, repair
+from stages.prepare_data.catalogue import Source
+from stages.prepare_data.identity import Policy
+from stages.prepare_data.sharing import Sharing
+from stages.prepare_data.spool import Gatherer, Part, SpoolWriter
+
+STEPS = ("unreadable", "invalid", "unfit")
+
+
+class Rules(NamedTuple):
+    """What becomes of a row depends on it and on these alone."""
+
+    source: Source
+    limits: judge.Limits
+    policy: Policy
+    repairs: list[repair.Step]
+
+
+class Judged(NamedTuple):
+    """What became of some rows, and how many failed at which step."""
+
+    part: Part
+    failed: Counter[str]
+
+
+def judge_row(item: Any, rules: Rules) -> tuple[str, Record]:
+    """The step that a row fails at and what goes to the rejects, or nothing and the record."""
+    source = rules.source
+    if isinstance(item, BadRow):
+        return "unreadable", judge.mark_unusable(source, Fault(item.code, item.message), *item[2:])
+    record = judge.to_record(item, source)
+    if isinstance(record, Fault):
+        return "invalid", judge.mark_unusable(source, record, judge.origin_of(item), judge.as_text(item))
+    record = repair.repair(record, rules.repairs)
+    if fault := judge.find_fault(record, rules.limits):
+        return "unfit", judge.mark(record, fault)
+    return "", judge.accept(record, source)
+
+
+def judge_rows(items: Iterable[Any], rules: Rules) -> Judged:
+    """A pure function of rows, so that any process can do it for any part of them."""
+    gathered, failed = Gatherer(rules.policy.near, rules.policy.normalise), Counter[str]()
+    for item in items:
+        step, row = judge_row(item, rules)
+        if step:
+            failed[step] += 1
+            gathered.reject(row)
+        else:
+            gathered.keep(row)
+    return Judged(gathered.take(), failed)
+
+
+def read_rows(items: Iterable[Any], rules: Rules, place: Path, spare: Semaphore | None) -> dict[str, int]:
+    """Judge every row of one source and write it down; the counts are of the steps that rows failed at."""
+    failed = Counter[str](dict.fromkeys(STEPS, 0))
+    sharing = Sharing(partial(judge_rows, rules=rules), place, spare)
+    with SpoolWriter(place, rules.policy.near, rules.policy.normalise) as spool:
+        for judged in sharing.map(iter(schema.progress(items, rules.source.name))):
+            spool.write(judged.part)
+            failed.update(judged.failed)
+    return dict(failed)

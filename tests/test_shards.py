@@ -1,0 +1,340 @@
+"""A folder of shards is one long file: the same rows, the same decisions, and only what is unfinished is done again."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import zstandard
+from conftest import CLEAN, ROOT, read_rows, record, run_script, write_rows
+from test_schema import HOSTILE
+from test_stage_contract import many
+
+FILTER = ["filter_quality.py", "--min-quality", "0.5"]
+DESCRIBE = ["prepare_data_with_llm.py", "generate-descriptions", "--llm", "offline"]
+STAGES = {
+    "filter_quality": FILTER,
+    "generate-descriptions": DESCRIBE,
+    "convert": ["schema", "convert"],
+    "augment": ["prepare_data.py", "augment", "--augment-factor", "1"],
+}
+stages = pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
+
+
+def rows_with_faults(count=60):
+    """Scenes, some without a description, one program under several descriptions, and lines that are no records."""
+    rows = many(count)
+    for number in (1, 31, 46):
+        rows[number]["code"] = rows[1]["code"]
+    rows[1]["description"] = "Show how a bill passes both chambers of a parliament."
+    rows[31]["description"] = "Explain why the sky looks blue at noon."
+    rows[20:20] = [line for line, _ in HOSTILE]
+    return rows
+
+
+def cut(folder, rows, count=4, suffix=""):
+    """The rows as shards, and as one file beside the folder whose name gives the same source."""
+    write_rows(folder.with_suffix(".jsonl"), rows)
+    for number in range(count):
+        part = rows[len(rows) * number // count : len(rows) * (number + 1) // count]
+        write_rows(folder / f"part-{number}.jsonl", part)
+    return folder
+
+
+def joined(folder):
+    return b"".join((folder / shard["name"]).read_bytes() for shard in manifest(folder)["shards"])
+
+
+def manifest(folder):
+    return json.loads((folder / "manifest.json").read_bytes())
+
+
+def stage_run(stage, *more, cwd, source="rows", output="out", check=0):
+    return run_script(*stage, "--input", source, "--output", output, *more, cwd=cwd, check=check)
+
+
+def without_line(path):
+    """Rejects, but for the line, which is that of the shard."""
+    rows = read_rows(path) if path.is_file() else [row for one in sorted(path.iterdir()) for row in read_rows(one)]
+    for row in rows:
+        row["metadata"]["error"].pop("line", None)
+    return rows
+
+
+@stages
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_shards_give_the_bytes_of_one_file(tmp_path, stage, workers):
+    cut(tmp_path / "rows", rows_with_faults())
+    one = stage_run(stage, cwd=tmp_path, source="rows.jsonl", output="one.jsonl")
+    many = stage_run(stage, "--workers", workers, cwd=tmp_path)
+    assert joined(tmp_path / "out") == (tmp_path / "one.jsonl").read_bytes()
+    assert without_line(tmp_path / "out" / "rejects") == without_line(tmp_path / "one.rejects.jsonl")
+    # Reasons that are equally frequent may stand in another order.
+    assert sorted(many.err.replace("-> out", "-> one.jsonl").split("\n")) == sorted(one.err.split("\n"))
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.jsonl")) == [f"part-{n}.jsonl" for n in range(4)]
+    run_script("schema", "audit", "out", cwd=tmp_path, check=0)
+
+
+def test_compressed_shards_keep_their_names_and_their_compression(tmp_path):
+    for number, (suffix, press) in enumerate([(".gz", gzip.compress), (".zst", zstandard.compress)]):
+        path = write_rows(tmp_path / "rows" / f"part-{number}.jsonl", [record(number)])
+        path.with_name(path.name + suffix).write_bytes(press(path.read_bytes()))
+        path.unlink()
+    stage_run(FILTER, cwd=tmp_path)
+    assert gzip.decompress((tmp_path / "out" / "part-0.jsonl.gz").read_bytes()).count(b"\n") == 1
+    pressed = (tmp_path / "out" / "part-1.jsonl.zst").read_bytes()
+    assert zstandard.ZstdDecompressor().decompressobj().decompress(pressed).count(b"\n") == 1
+
+
+@pytest.mark.parametrize("more", [["--limit", "40"], ["--where", '.code | contains("BLUE")', "--limit", "5"]])
+def test_a_limit_counts_over_all_shards(tmp_path, more):
+    cut(tmp_path / "rows", rows_with_faults())
+    stage_run(FILTER, *more, cwd=tmp_path, source="rows.jsonl", output="one.jsonl")
+    stage_run(FILTER, *more, "--workers", "2", cwd=tmp_path)
+    assert joined(tmp_path / "out") == (tmp_path / "one.jsonl").read_bytes()
+    assert without_line(tmp_path / "out" / "rejects") == without_line(tmp_path / "one.rejects.jsonl")
+    run_script("schema", "audit", "out", cwd=tmp_path, check=0)
+
+
+def test_a_pattern_names_several_files(tmp_path):
+    cut(tmp_path / "rows", many(40))
+    stage_run(FILTER, cwd=tmp_path, source="rows/part-[12].jsonl")
+    assert [shard["name"] for shard in manifest(tmp_path / "out")["shards"]] == ["part-1.jsonl", "part-2.jsonl"]
+
+
+def test_a_contradiction_between_shards_is_seen(tmp_path):
+    cut(tmp_path / "rows", rows_with_faults())
+    run_script(*FILTER, "--tag-only", "--input", "rows", "--output", "out", cwd=tmp_path, check=2)  # --min-quality
+    stage_run(["filter_quality.py", "--tag-only"], cwd=tmp_path)
+    found = [row for row in read_rows_of(tmp_path / "out") if "conflicting_descriptions" in json.dumps(row)]
+    assert len(found) >= 2
+
+
+def read_rows_of(folder):
+    return [json.loads(line) for line in joined(folder).split(b"\n") if line]
+
+
+# --- going on ---------------------------------------------------------------------------------------------------------
+
+
+def stamps(folder):
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.jsonl")}
+
+
+def test_a_second_run_does_only_what_is_unfinished(tmp_path):
+    cut(tmp_path / "rows", many(40))
+    stage_run(FILTER, cwd=tmp_path)
+    before, bytes_before = stamps(tmp_path / "out"), joined(tmp_path / "out")
+    (tmp_path / "out" / "part-2.jsonl").unlink()
+    (tmp_path / "out" / "part-3.jsonl").write_bytes(b"touched by hand\n")
+    done = stage_run(FILTER, "--workers", "2", cwd=tmp_path)
+    assert "2 of 4 shards were finished before" in done.err
+    after = stamps(tmp_path / "out")
+    assert {name for name in after if after[name] != before[name]} == {"part-2.jsonl", "part-3.jsonl"}
+    assert joined(tmp_path / "out") == bytes_before
+
+
+def test_a_changed_input_or_option_makes_its_shards_again(tmp_path):
+    cut(tmp_path / "rows", many(40))
+    stage_run(FILTER, cwd=tmp_path)
+    write_rows(tmp_path / "rows" / "part-1.jsonl", many(10, start=100))
+    assert "3 of 4 shards were finished before" in stage_run(FILTER, cwd=tmp_path).err
+    assert "finished before" not in stage_run([*FILTER, "--mode", "lenient"], cwd=tmp_path).err
+
+
+def test_a_shard_that_is_gone_takes_its_output_with_it(tmp_path):
+    cut(tmp_path / "rows", many(40))
+    stage_run(FILTER, cwd=tmp_path)
+    (tmp_path / "out" / "notes.jsonl").write_text("{}\n")
+    (tmp_path / "rows" / "part-0.jsonl").unlink()
+    stage_run(FILTER, cwd=tmp_path)
+    names = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert not {"part-0.jsonl", "part-0.ledger.json"} & names
+    assert "notes.jsonl" in names
+    assert not (tmp_path / "out" / "rejects" / "part-0.jsonl").exists()
+
+
+def test_a_run_that_was_killed_is_no_input_and_goes_on(tmp_path):
+    cut(tmp_path / "rows", many(1200), count=6)
+    stage_run(FILTER, cwd=tmp_path, source="rows.jsonl", output="one.jsonl")
+    command = [sys.executable, str(ROOT / FILTER[0]), *FILTER[1:], "--input", "rows", "--output", "out"]
+    running = subprocess.Popen(command, cwd=tmp_path, env=CLEAN | {"HOME": str(tmp_path)}, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out" / "part-1.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert "has not ended" in stage_run(FILTER, cwd=tmp_path, source="out", output="next", check=1).err
+    assert "shards were finished before" in stage_run(FILTER, cwd=tmp_path).err
+    assert joined(tmp_path / "out") == (tmp_path / "one.jsonl").read_bytes()
+    stage_run(FILTER, cwd=tmp_path, source="out", output="next")
+
+
+def test_two_runs_into_one_folder_do_not_meet(tmp_path):
+    cut(tmp_path / "rows", many(1200))
+    command = [sys.executable, str(ROOT / FILTER[0]), "--input", "rows", "--output", "out"]
+    running = subprocess.Popen(command, cwd=tmp_path, env=CLEAN | {"HOME": str(tmp_path)}, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "out" / "UNFINISHED").exists():
+        assert running.poll() is None
+        time.sleep(0.01)
+    done = stage_run(FILTER, cwd=tmp_path, check=None)
+    running.kill()
+    running.wait()
+    assert done.returncode == 4, done.err
+
+
+# --- the audit --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("harm", ["part-1.jsonl", "rejects/part-1.jsonl", "part-1.ledger.json", "manifest.json"])
+def test_the_audit_sees_a_changed_shard(tmp_path, harm):
+    cut(tmp_path / "rows", rows_with_faults())
+    stage_run(FILTER, cwd=tmp_path)
+    path = tmp_path / "out" / harm
+    path.write_bytes(path.read_bytes().replace(b"1", b"2") + b"\n")
+    run_script("schema", "audit", "out", cwd=tmp_path, check=1)
+
+
+# --- what can not be --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--strict"], "--max-reject-rate 0"),
+        (["--engine", "ray"], "--address"),
+        (["--address", "local"], "--engine ray"),
+        (["--rejects", "-"], "name a folder"),
+    ],
+)
+def test_what_shards_can_not_do_is_one_line(tmp_path, more, named):
+    cut(tmp_path / "rows", many(8))
+    done = stage_run(FILTER, *more, cwd=tmp_path, check=2)
+    assert named in done.err.strip().split("\n")[-1]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "named"),
+    [
+        ("rows", "rows/out", "outside"),
+        ("rows", "rows.jsonl", "name a folder"),
+        ("empty", "out", "no shards"),
+        ("r*/part-1.jsonl", "out", "not for folders"),
+        ("twins", "out", "rename one"),
+    ],
+)
+def test_places_that_do_not_fit_are_one_line(tmp_path, source, output, named):
+    cut(tmp_path / "rows", many(8))
+    (tmp_path / "empty").mkdir()
+    write_rows(tmp_path / "twins" / "a.jsonl", [record()])
+    write_rows(tmp_path / "twins" / "a.jsonl.gz", [record()])
+    done = stage_run(FILTER, cwd=tmp_path, source=source, output=output, check=2)
+    assert named in done.err.strip().split("\n")[-1], done.err
+
+
+def test_the_engine_ray_needs_shards(tmp_path):
+    write_rows(tmp_path / "in.jsonl", [record()])
+    done = stage_run(FILTER, "--engine", "ray", cwd=tmp_path, source="in.jsonl", output="out.jsonl", check=2)
+    assert "reshard" in done.err
+
+
+def test_max_reject_rate_is_that_of_all_shards(tmp_path):
+    cut(tmp_path / "rows", [*many(30), b"{", b"}"])
+    assert stage_run(["schema", "convert", "--max-reject-rate", "0.1"], cwd=tmp_path).returncode == 0
+    stage_run(["schema", "convert", "--max-reject-rate", "0.01"], cwd=tmp_path, check=3)
+    assert (tmp_path / "out" / "manifest.json").exists()
+
+
+# --- reshard ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [["--shards", "7"], ["--rows", "13"], ["--shards", "3", "--compress", "zst"]])
+def test_reshard_keeps_every_row_and_their_order(tmp_path, how):
+    rows = rows_with_faults()
+    write_rows(tmp_path / "in.jsonl", rows)
+    run_script("schema", "reshard", "in.jsonl", "rows", *how, cwd=tmp_path, check=0)
+    assert all(shard["name"].startswith("part-000") for shard in manifest(tmp_path / "rows")["shards"])
+    run_script("schema", "reshard", "rows", "again", "--rows", "9", cwd=tmp_path, check=0)
+    run_script("schema", "reshard", "again", "one", "--shards", "1", cwd=tmp_path, check=0)
+    lines = [line for line in (tmp_path / "in.jsonl").read_bytes().split(b"\n") if line and not line.isspace()]
+    assert joined(tmp_path / "one") == b"".join(line + b"\n" for line in lines)
+    assert joined(tmp_path / "again") == joined(tmp_path / "one")
+    run_script("schema", "audit", ".", cwd=tmp_path, check=0)
+
+
+def test_reshard_of_few_rows_leaves_empty_shards_that_every_stage_takes(tmp_path):
+    write_rows(tmp_path / "in.jsonl", [record(0), record(1)])
+    run_script("schema", "reshard", "in.jsonl", "rows", "--shards", "5", cwd=tmp_path, check=0)
+    stage_run(FILTER, cwd=tmp_path)
+    assert len(read_rows_of(tmp_path / "out")) == 2
+
+
+def test_reshard_again_removes_the_shards_of_before(tmp_path):
+    write_rows(tmp_path / "in.jsonl", many(10))
+    run_script("schema", "reshard", "in.jsonl", "rows", "--shards", "5", cwd=tmp_path, check=0)
+    run_script("schema", "reshard", "in.jsonl", "rows", "--shards", "2", cwd=tmp_path, check=0)
+    assert sorted(path.name for path in (tmp_path / "rows").glob("*.jsonl")) == ["part-00000.jsonl", "part-00001.jsonl"]
+
+
+@pytest.mark.parametrize("words", [[], ["--shards", "2", "--rows", "3"]])
+def test_reshard_wants_one_size(tmp_path, words):
+    write_rows(tmp_path / "in.jsonl", [record()])
+    assert "--shards N" in run_script("schema", "reshard", "in.jsonl", "o", *words, cwd=tmp_path, check=2).err
+
+
+def test_reshard_does_not_write_into_its_input(tmp_path):
+    cut(tmp_path / "rows", many(4))
+    assert "is the input" in run_script("schema", "reshard", "rows", "./rows", "--rows", "2", cwd=tmp_path, check=2).err
+    assert len(list(Path(tmp_path, "rows").iterdir())) == 4
+
+
+# --- split ------------------------------------------------------------------------------------------------------------
+
+SPLIT = ["split_data.py", "--ratios", "60/20/20", "--near-threshold", "0.7"]
+
+
+def clustered(count=60):
+    """Scenes that are near copies of each other, some equal, one that would stand on two sides."""
+    rows = [record(number) for number in range(count)]
+    for number in range(0, count, 7):
+        rows[number]["metadata"]["group"] = f"g{number % 3}"
+    rows[50]["code"] = rows[3]["code"]
+    rows[50]["description"] = rows[12]["description"]
+    return [*rows, b"{"]
+
+
+@pytest.mark.parametrize("more", [[], ["--workers", "2", "--stratify", "source"], ["--near-threshold", "1"]])
+def test_a_split_of_shards_is_the_split_of_one_file(tmp_path, more):
+    cut(tmp_path / "rows", clustered())
+    one = run_script(*SPLIT, *more[-2:], "--input", "rows.jsonl", "--output-dir", "one", cwd=tmp_path, check=0)
+    done = run_script(*SPLIT, *more, "--input", "rows", "--output-dir", "out", cwd=tmp_path, check=0)
+    assert done.err.replace("-> out", "-> one") == one.err
+    for side in ("train", "valid", "test"):
+        parts = sorted((tmp_path / "out" / side).iterdir())
+        assert [path.name for path in parts] == [f"part-{number}.jsonl" for number in range(4)]
+        assert b"".join(map(Path.read_bytes, parts)) == (tmp_path / "one" / f"{side}.jsonl").read_bytes()
+    assert without_line(tmp_path / "out" / "rejects.jsonl") == without_line(tmp_path / "one" / "rejects.jsonl")
+    run_script("schema", "audit", ".", cwd=tmp_path, check=0)
+
+
+def test_a_side_of_a_split_is_a_folder_of_shards_for_the_next_stage(tmp_path):
+    cut(tmp_path / "rows", [record(number) for number in range(40)])
+    run_script(*SPLIT, "--near-threshold", "1", "--input", "rows", "--output-dir", "d", cwd=tmp_path, check=0)
+    stage_run(FILTER, cwd=tmp_path, source="d/train")
+    run_script(*SPLIT, "--near-threshold", "1", "--input", "rows", "--output-dir", "d", cwd=tmp_path, check=0)
+    run_script(*SPLIT, "--input", "rows.jsonl", "--output-dir", "d", cwd=tmp_path, check=0)
+    assert not (tmp_path / "d" / "train").exists()
+
+
+def test_a_split_does_not_take_the_place_of_its_shards(tmp_path):
+    cut(tmp_path / "rows", clustered())
+    done = run_script(*SPLIT, "--input", "rows", "--output-dir", "rows", cwd=tmp_path, check=2)
+    assert "would take its place" in done.err
