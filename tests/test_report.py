@@ -173,6 +173,29 @@ def test_what_a_record_holds_stays_text(run):
     assert "unsafe" not in policy
 
 
+ODD = [5, "text", [1, [2]], {"a": {"b": 1}}, None, True, {"score": "high", "issues": 3, "ok": "yes", "code": [1]}, [{}]]
+OURS = ["quality", "render", "lineage", "origin", "fixes_applied", "duplicate_of", "licence", "original_description"]
+
+
+def test_metadata_of_any_shape_is_no_reason_to_fail(tmp_path):
+    """Others may use our names for what they like."""
+    rows = [
+        record(number, metadata={"kind": "code", **dict.fromkeys(OURS[:-1], odd)}) for number, odd in enumerate(ODD)
+    ]
+    for row in rows:
+        row["metadata"]["id"] = "x"
+    write_rows(tmp_path / "out" / "x.json", rows)
+    write_rows(tmp_path / "out" / "removed_duplicates.json", [{**row, "metadata": {"error": 1}} for row in rows])
+    schema.write_ledger(
+        tmp_path / "out" / "x.ledger.json", stage="other", inputs=[], outputs=[tmp_path / "out" / "x.json"], reasons={},
+        counts={"in": 8, "kept": 8, "rejected": 0, "merged": 0}, options={}, extra={"llm": 5},
+        files=[tmp_path / "out" / "removed_duplicates.json"],
+    )  # fmt: skip
+    assert len(Page(report(tmp_path, "out")).rows()[1]) == 16
+    run_script("report.py", "card", "out", "--output", "card", cwd=tmp_path, check=0)
+    run_script("report.py", "status", "out", cwd=tmp_path, check=0)
+
+
 def test_two_pages_of_one_run_are_the_same_bytes(run):
     trained(run)
     assert report(run) == report(run)
