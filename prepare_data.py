@@ -33,7 +33,7 @@ import click
 
 import extractors
 import schema
-from extractors import Extract, Fetch
+from extractors import BadRow, Extract, Fetch
 from extractors._voiceover import rewrite_voiceover
 from stages.prepare_data import augment, augment_file, closing, identity, judge, listing, preflight, repair
 from stages.prepare_data.catalogue import Source, ask, bind, choose, every_argument, nearest, read_catalogue
@@ -108,7 +108,7 @@ def plan(source: Source, fetch: Fetch) -> Plan:
 
 def read_job(job: Job, spare: Semaphore | None) -> Answer:
     """Read one source, here or in a process of its own, with the help of processes that have nothing to do."""
-    source, rules = job.plan.source, Rules(job.plan.source, job.limits, job.policy, job.repairs)
+    source, rules = job.plan.source, Rules(job.plan.source, job.limits, job.policy, job.repairs, BadRow)
     try:
         assert job.plan.extract
         items = job.plan.extract(**job.plan.arguments)

@@ -146,6 +146,8 @@ def merge_duplicates(marks: Marks, order: Iterable[int], firm: Iterable[int], po
         finder.add(number)
     merged = {}
     for number in order:
+        if finder.is_alone(number):
+            continue
         if link := next(finder.find(number), None):
             merged[number] = link
         else:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+
+import click
 
 import schema
 from stages.prepare_data.workers import Work, run_each
@@ -18,7 +22,10 @@ Answer = TypeVar("Answer", bound=Any)  # tells what has `failed`, and the `error
 
 def by_files(job: Job, place: schema.Workplace) -> list[Job]:
     """On a cluster a job for each file of a source; on one machine, processes share the rows of any source."""
-    pieces = job.plan.ask("pieces") if place.engine != "local" and job.limit is None else None
+    pieces = None
+    if place.engine != "local" and job.limit is None:
+        with suppress(click.UsageError):  # the reading says it, too, and a run can do without a source that fails
+            pieces = job.plan.ask("pieces")
     plans = [job.plan._replace(arguments=job.plan.arguments | piece) for piece in pieces or [{}]]
     return [job._replace(plan=plan, spool=Path(f"{job.spool}-{n}")) for n, plan in enumerate(plans)]
 
@@ -73,12 +80,12 @@ def _together(answers: list[Answer | None], jobs: list[Job]) -> Answer | None:
 def _join(spools: list[Path]) -> None:
     """Append the files of all spools to those of the first."""
     first, *others = spools
-    for path in _files(first):
-        with open(path, "ab") as joined:
-            for other in others:
-                part = Path(f"{other}{path.suffix}")
-                joined.write(part.read_bytes())
-                part.unlink()
+    with ExitStack() as stack:
+        ends = {path.suffix: stack.enter_context(open(path, "ab")) for path in _files(first)}
+        for path in (path for other in others for path in _files(other)):
+            with path.open("rb") as rest:
+                shutil.copyfileobj(rest, ends[path.suffix])
+            path.unlink()
 
 
 def _files(spool: Path) -> list[Path]:
