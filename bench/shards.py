@@ -123,7 +123,11 @@ def wait_for(address: str) -> None:
 
 
 def measure(stage: str, engine: str, folder: Path) -> dict[str, object]:
-    env = os.environ | {"BENCH_MARK": f"{stage}-{engine}", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    env = os.environ | {
+        "BENCH_MARK": f"{stage}-{engine}-{os.getpid()}",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
     env |= {"RAY_AUTH_MODE": "disabled", "RAY_raylet_start_wait_time_s": "300"}
     out = folder / f"{stage}-{engine}"
     script, *words = [word.format(out=out) for word in STAGES[stage]]
