@@ -217,6 +217,9 @@ CACHE_DIR = click.option(
 )
 @click.option("--max-description-words", type=click.IntRange(1), metavar="N", help="Longest description, in words.")
 @repair.options(REPAIRS)
+@click.option(
+    "--shard-rows", type=click.IntRange(1), metavar="N", help="Write train and test as folders of shards of N rows."
+)
 @click.option("-v", "--verbose", is_flag=True, help="Say why each row is rejected.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def prepare(
@@ -288,7 +291,7 @@ def read_plans(
     ready = [plan for plan in plans if not plan.lacks]
     shared = (options["limit"], limits, policy, repairs)
     jobs = [Job(one, *shared, Path(folder, str(number))) for number, one in enumerate(ready)]
-    readings, failing = read_all(list(map(by_files, jobs)), place, keep_going=keep_going)
+    readings, failing = read_all([by_files(job, place) for job in jobs], place, keep_going=keep_going)
     missing = lacking | failing
     in_order = {plan.source.name: missing[plan.source.name] for plan in plans if plan.source.name in missing}
     return Result(readings, in_order, {}, Decision({}, {}, {}, {}), policy)

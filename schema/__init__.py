@@ -20,7 +20,7 @@ from schema._contract import (
 )
 from schema._convert import to_record
 from schema._engine import Workplace, check, each
-from schema._files import Reject, ledger_path, read, rejects, rejects_path, write
+from schema._files import Reject, ledger_path, read, rejects, rejects_path, write, write_parts
 from schema._identity import (
     VERSION,
     add_lineage,
@@ -121,4 +121,5 @@ __all__ = [
     "workplace_options",
     "write",
     "write_ledger",
+    "write_parts",
 ]

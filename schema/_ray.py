@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import tempfile
 import time
 from collections import deque
@@ -76,6 +77,7 @@ def connect(address: str, workers: int = 1) -> Any:
         raise click.UsageError("--engine ray needs the package ray: pip install 'linemill[scale]'") from None
     if ray.is_initialized():
         return ray
+    _knock(address)
     alone: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
     with tempfile.TemporaryDirectory(prefix="linemill-") as folder:
         try:
@@ -89,8 +91,21 @@ def connect(address: str, workers: int = 1) -> Any:
                 **alone,
             )
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise Failure(f"--address {address}: no Ray cluster to work with: {' '.join(str(error).split())}") from None
+            raise Failure(f"--address {address}: no Ray cluster: {' '.join(str(error).split())}") from None
     return ray
+
+
+def _knock(address: str) -> None:
+    """Ray itself waits for long where nobody answers, and then ends the process."""
+    host, _, port = address.rpartition(":")
+    if address == "local":
+        return
+    if not host or not port.isdigit():
+        raise click.UsageError(f"--address {address}: it takes HOST:PORT, or local")
+    try:
+        socket.create_connection((host, int(port)), timeout=30).close()
+    except OSError as error:
+        raise Failure(f"--address {address}: no Ray cluster answers there: {error.strerror or error}") from None
 
 
 def _code(folder: Path) -> Path:

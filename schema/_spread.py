@@ -4,57 +4,48 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-from schema._near import FIELDS, Marks, MarkWriter
+from schema._near import FIELDS, Marked, Marker, Marks, MarkWriter
 from schema._record import Record
 
 if TYPE_CHECKING:
     from schema._sketch import Array
 
-Sketches = dict[str, bytes]
+_BATCH = 256  # few enough for the caches of the processor
 
 
-def sketches(records: Iterable[Record], *, near: float | None, normalise: str) -> Sketches:
-    """The files that a MarkWriter makes of some records, as bytes: about 1 kB for each record."""
-    with tempfile.TemporaryDirectory(prefix="linemill-") as folder:
-        with MarkWriter(Path(folder, "marks"), near, normalise) as writer:
-            for record in records:
-                writer.add(record)
-        return {path.suffix: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+def sketches(records: Iterable[Record], *, near: float | None, normalise: str) -> Marked:
+    """What `Marks` must know of some records, as bytes: about 1 kB for each record."""
+    marker, taken = Marker(near, normalise), []
+    for record in records:
+        marker.add(record)
+        if len(marker) == _BATCH:
+            taken.append(marker.take())
+    return Marked(*map(b"".join, zip(*taken, marker.take(), strict=True)))
 
 
-def gather(several: Iterable[Sketches], *, near: float | None) -> Marks:
+def gather(several: Iterable[Marked], *, near: float | None) -> Marks:
     """The marks of all records, one place after the other; they wait on the disk."""
-    with tempfile.TemporaryDirectory(prefix="linemill-") as folder, ExitStack() as stack:
-        path, files = Path(folder, "marks"), dict[str, IO[bytes]]()
-        with MarkWriter(path, near, "raw"):
-            pass  # the same files, for the case that nothing follows
-        for some in several:
-            for suffix, data in some.items():
-                if suffix not in files:
-                    files[suffix] = stack.enter_context(open(f"{path}{suffix}", "ab"))
-                files[suffix].write(data)
-        for file in files.values():
-            file.flush()
+    with tempfile.TemporaryDirectory(prefix="linemill-") as folder:
+        path = Path(folder, "marks")
+        with MarkWriter(path, near, "") as writer:
+            for marked in several:
+                writer.write(marked)
         return Marks([path], near)
 
 
-def subset(marks: Marks, numbers: Array) -> Sketches:
+def subset(marks: Marks, numbers: Array) -> Marked:
     """What is known of some records, as bytes; in `gather` they are numbered from 0, in the same order."""
     import numpy
 
     exact = marks.exact[numbers].tobytes()
     if marks.near is None:
-        return {".exact": exact}
+        return Marked(exact, b"", b"")
     counts = marks.counts[numbers].astype(numpy.uint32)
-    return {
-        ".exact": exact,
-        ".bands": numpy.column_stack([counts, marks.bands[numbers]]).tobytes(),
-        ".runs": b"".join(map(marks.runs_of, numbers.tolist())),
-    }
+    sketch = numpy.column_stack([counts, marks.bands[numbers]])
+    return Marked(exact, sketch.tobytes(), b"".join(map(marks.runs_of, numbers.tolist())))
 
 
 def columns(marks: Marks, fields: Sequence[str]) -> list[Array]:

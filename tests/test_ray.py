@@ -182,8 +182,10 @@ def test_no_cluster_at_the_address_is_one_line(tmp_path):
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
         words = [*FILTER, "--input", "rows", "--output", "out", "--engine", "ray", "--address", address]
-        done = run_script(*words, cwd=tmp_path, check=1, env=RAY | {"RAY_gcs_rpc_server_reconnect_timeout_s": "2"})
+        done = run_script(*words, cwd=tmp_path, check=1, env=RAY)
     assert done.err.strip().split("\n")[-1].startswith(f"Error: --address {address}: no Ray cluster")
+    words[-1] = "somewhere"
+    assert "HOST:PORT" in run_script(*words, cwd=tmp_path, check=2).err
 
 
 def test_without_the_package_the_engine_is_one_line(tmp_path):

@@ -23,13 +23,13 @@ class Part(NamedTuple):
     """Some components: the numbers of their records over all sources, and what is known of these."""
 
     numbers: list[int]
-    sketches: dict[str, bytes]
+    marked: schema.Marked
     near: float | None
     order: list[int]  # places in `numbers`
     firm: list[int]
 
     def marks(self) -> Marks:
-        return schema.gather([self.sketches], near=self.near)
+        return schema.gather([self.marked], near=self.near)
 
     def link(self, link: Link) -> Link:
         """With the number that the earlier record has over all sources."""
@@ -97,6 +97,6 @@ def parts_of(
         ranks = rank[numbers]
         by_rank = numpy.argsort(ranks, kind="stable")
         ordered = by_rank[ranks[by_rank] > 0].tolist()
-        sketches = schema.subset(marks, numbers)
-        parts.append(Part(numbers.tolist(), sketches, marks.near, ordered, numpy.flatnonzero(ranks == 0).tolist()))
+        marked = schema.subset(marks, numbers)
+        parts.append(Part(numbers.tolist(), marked, marks.near, ordered, numpy.flatnonzero(ranks == 0).tolist()))
     return parts

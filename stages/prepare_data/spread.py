@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,10 +20,10 @@ Job = TypeVar("Job", bound=Any)  # has a `plan`, and a `spool`: the name of the 
 Answer = TypeVar("Answer", bound=Any)  # tells what has `failed`, and the `error` that ended the reading
 
 
-def by_files(job: Job) -> list[Job]:
-    """A job for each file of a source, where its rows do not depend on who reads them."""
+def by_files(job: Job, place: schema.Workplace) -> list[Job]:
+    """On a cluster a job for each file of a source; on one machine, processes share the rows of any source."""
     pieces = None
-    if job.limit is None:
+    if place.engine != "local" and job.limit is None:
         with suppress(click.UsageError):  # the reading says it, too, and a run can do without a source that fails
             pieces = job.plan.ask("pieces")
     plans = [job.plan._replace(arguments=job.plan.arguments | piece) for piece in pieces or [{}]]
@@ -80,12 +80,13 @@ def _together(answers: list[Answer | None], jobs: list[Job]) -> Answer | None:
 def _join(spools: list[Path]) -> None:
     """Append the files of all spools to those of the first."""
     first, *others = spools
-    with ExitStack() as stack:
-        ends = {path.suffix: stack.enter_context(open(path, "ab")) for path in _files(first)}
-        for path in (path for other in others for path in _files(other)):
-            with path.open("rb") as rest:
-                shutil.copyfileobj(rest, ends[path.suffix])
-            path.unlink()
+    for path in _files(first):
+        with open(path, "ab") as joined:
+            for other in others:
+                part = Path(f"{other}{path.suffix}")
+                with part.open("rb") as rest:
+                    shutil.copyfileobj(rest, joined)
+                part.unlink()
 
 
 def _files(spool: Path) -> list[Path]:
