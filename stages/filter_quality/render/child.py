@@ -15,8 +15,7 @@ import types
 from pathlib import Path
 from typing import Any
 
-from stages.filter_quality.render.quicker import make_quicker
-from stages.filter_quality.render.tex import Tex
+from stages.filter_quality.render.tex import Tex, svg_of
 
 MODULE = "scene_under_test"
 _MOST_SCENES = 5
@@ -33,11 +32,13 @@ _NOTHING = lambda *_, **__: None  # noqa: E731
 Answer = dict[str, Any]
 
 
-def run(job: dict[str, Any], folder: str) -> tuple[Answer, bytes]:
+def run(job: dict[str, Any], folder: str, known: dict[str, str]) -> tuple[Answer, bytes]:
     """The facts of one run and, when it is wanted, the last frame as PNG."""
+    if "formula" in job:
+        return _formula(job, folder)
     answer: Answer = {"stage": "import", "scenes": []}
     picture = b""
-    tex = Tex(job["tex"])
+    tex = Tex(job["tex"], known)
     try:
         _prepare(job, folder)
         scenes = _scenes(_import(job["code"], folder), job["scene"])
@@ -52,7 +53,13 @@ def run(job: dict[str, Any], folder: str) -> tuple[Answer, bytes]:
     except BaseException as error:  # noqa: BLE001  sys.exit and KeyboardInterrupt of a program are its faults too
         answer["error"] = _told(error, folder)
     answer["tex"] = tex.kind if tex.used else "none"
+    answer["formulas"] = tex.asked
     return answer, picture
+
+
+def _formula(job: dict[str, Any], folder: str) -> tuple[Answer, bytes]:
+    _prepare(job, folder)
+    return {"stage": "done", "scenes": [], "tex": job["tex"]}, svg_of(job["formula"]).encode()
 
 
 def warm_up(folder: str) -> None:
@@ -61,6 +68,8 @@ def warm_up(folder: str) -> None:
 
     import manim
     import scipy.interpolate  # noqa: F401
+
+    from stages.filter_quality.render.quicker import make_quicker
 
     class Warm(manim.Scene):  # type: ignore[misc]
         def construct(self) -> None:
