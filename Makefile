@@ -48,7 +48,7 @@ TYPED := $(SCRIPTS) $(OLD_SCRIPTS) schema stages extractors docs/_generate.py ex
 # run the stage again instead of going on with less. Answers that were paid for are in the cache.
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all setup render-setup data llm filter split train merge export evaluate report card status summary audit test check format docs bench lock clean help FORCE
+.PHONY: all setup render-setup scale-setup data llm filter split train merge export evaluate report card status summary audit test check format docs bench lock clean help FORCE
 .DEFAULT_GOAL := help
 
 all: $(OUT)/report.html ## the whole pipeline, on the embedded source and model unless told otherwise
@@ -93,6 +93,9 @@ $(READY): requirements.lock
 
 render-setup: $(READY) ## add Manim, so that programs can be run and judged by what happens
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-render.lock || { echo "make: Manim did not build; it takes libcairo2-dev libpango1.0-dev gcc pkg-config (Debian's names)" >&2; exit 1; }
+
+scale-setup: $(READY) ## add Ray, and what reads and writes s3://, for more than one machine
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-scale.lock
 
 # --- options are inputs too: a file that changes only when they do ----------------------------------------------------
 # $(call options,NAME,TEXT)
@@ -212,10 +215,11 @@ bench: $(READY) ## measure, beside peers (see bench/README.md)
 	$(PY) bench/copy_records.py
 	$(PY) bench/dedupe.py --peer-python $(PEER_PYTHON)
 	$(PY) bench/llm_calls.py
+	$(PY) bench/shards.py --engines local $(shell $(PY) -c 'import ray' 2>/dev/null && echo ray)
 	$(if $(RENDERING),$(PY) bench/render_gate.py,@echo "make bench: without Manim (make render-setup) the render gate is left out")
 
 lock: ## write requirements.lock from the environment as it is
-	$(PY) -m pip freeze --exclude pip | sed -e 's/+cpu$$//' | grep -vxFf requirements-render.lock -f requirements-site.lock > requirements.lock
+	$(PY) -m pip freeze --exclude pip | sed -e 's/+cpu$$//' | grep -vxFf requirements-render.lock -f requirements-scale.lock -f requirements-site.lock > requirements.lock
 
 PREPARED := train.json test.json rejects.jsonl dataset_stats.json deduplication_report.json removed_duplicates.json ledger.json
 SPLIT := train.jsonl valid.jsonl test.jsonl rejects.jsonl ledger.json dataset_info.json \

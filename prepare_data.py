@@ -33,7 +33,7 @@ import click
 
 import extractors
 import schema
-from extractors import Extract, Fetch
+from extractors import BadRow, Extract, Fetch
 from extractors._voiceover import rewrite_voiceover
 from stages.prepare_data import augment, augment_file, closing, identity, judge, listing, preflight, repair
 from stages.prepare_data.catalogue import Source, ask, bind, choose, every_argument, nearest, read_catalogue
@@ -42,7 +42,7 @@ from stages.prepare_data.identity import Decision, Policy
 from stages.prepare_data.outputs import Reading, Result, log_reject, write_set
 from stages.prepare_data.rows import Rules, read_rows
 from stages.prepare_data.spool import Spool
-from stages.prepare_data.workers import run_each
+from stages.prepare_data.spread import by_files, read_everywhere
 
 REPAIRS = repair.all_steps(silence=rewrite_voiceover)
 
@@ -108,7 +108,7 @@ def plan(source: Source, fetch: Fetch) -> Plan:
 
 def read_job(job: Job, spare: Semaphore | None) -> Answer:
     """Read one source, here or in a process of its own, with the help of processes that have nothing to do."""
-    source, rules = job.plan.source, Rules(job.plan.source, job.limits, job.policy, job.repairs)
+    source, rules = job.plan.source, Rules(job.plan.source, job.limits, job.policy, job.repairs, BadRow)
     try:
         assert job.plan.extract
         items = job.plan.extract(**job.plan.arguments)
@@ -127,16 +127,19 @@ def read_job(job: Job, spare: Semaphore | None) -> Answer:
         return Answer({}, schema.Failure(" ".join(message.split())), details=traceback.format_exc())
 
 
-def read_all(jobs: list[Job], workers: int, *, keep_going: bool) -> tuple[list[Reading], dict[str, str]]:
+def read_all(
+    jobs: list[list[Job]], place: schema.Workplace, *, keep_going: bool
+) -> tuple[list[Reading], dict[str, str]]:
     """Read the sources; one that fails ends the run, or is noted as missing."""
     readings: dict[int, Reading] = {}
     missing: dict[str, str] = {}
     killed = Answer({}, schema.Failure("its process was killed, perhaps for memory; try fewer --workers"))
-    for number, answer in run_each(read_job, jobs, workers):
-        name, (failed, error, fatal, details) = jobs[number].plan.source.name, answer or killed
+    for number, answer in read_everywhere(read_job, jobs, place):
+        job, (failed, error, fatal, details) = jobs[number][0], answer or killed
+        name = job.plan.source.name
         if not error:
-            readings[number] = load(jobs[number], failed)
-            schema.log(f"  {listing.describe(readings[number], jobs[number].limit)}")
+            readings[number] = load(job, failed)
+            schema.log(f"  {listing.describe(readings[number], job.limit)}")
             continue
         if details:
             schema.log(details.rstrip(), level=1)
@@ -198,13 +201,7 @@ CACHE_DIR = click.option(
 @click.option("--offline", is_flag=True, help="Use no network; a source that is neither local nor cached fails.")
 @click.option("--refresh", is_flag=True, help="Download again what is in the cache.")
 @click.option("--keep-going", is_flag=True, help="Do without a source that fails or lacks something; exit code 3.")
-@click.option(
-    "--workers",
-    default=1,
-    type=click.IntRange(1),
-    metavar="N",
-    help="Processes that share the work; the output is the same.",
-)
+@schema.workplace_options
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Take at most this many rows of each source.")
 @click.option("--test-ratio", default=0.1, type=click.FloatRange(0, 1), metavar="R", help="Share of the test side.")
 @click.option("--seed", default=42, help="Decides which records fall on the test side.")
@@ -220,6 +217,9 @@ CACHE_DIR = click.option(
 )
 @click.option("--max-description-words", type=click.IntRange(1), metavar="N", help="Longest description, in words.")
 @repair.options(REPAIRS)
+@click.option(
+    "--shard-rows", type=click.IntRange(1), metavar="N", help="Write train and test as folders of shards of N rows."
+)
 @click.option("-v", "--verbose", is_flag=True, help="Say why each row is rejected.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def prepare(
@@ -231,7 +231,7 @@ def prepare(
     offline: bool,
     refresh: bool,
     keep_going: bool,
-    workers: int,
+    workplace: schema.Workplace,
     against: tuple[str, ...],
     verbose: bool,
     quiet: bool,
@@ -245,6 +245,7 @@ def prepare(
         raise click.UsageError(
             f"{more_sources[0]!r} follows no option; did you mean --sources {' '.join(more_sources)}?"
         )
+    schema.check(workplace, shards=None)
     if offline and refresh:
         raise click.UsageError("--refresh downloads again and --offline forbids it; leave one out")
     repairs = repair.choose(REPAIRS, fix, no_fix)
@@ -262,9 +263,9 @@ def prepare(
     told = {"sources": [source.name for source in chosen], "fix": [step.name for step in repairs], **options}
     told["against"] = list(against)
     with tempfile.TemporaryDirectory(prefix="linemill-") as folder:
-        result = read_plans(plans, Path(folder), policy, repairs, workers, keep_going=keep_going, **options)
+        result = read_plans(plans, Path(folder), policy, repairs, workplace, keep_going=keep_going, **options)
         others = {path: read_other(path, policy, Path(folder, f"against{n}")) for n, path in enumerate(against)}
-        result = decide(result._replace(others=others), options["test_ratio"], options["seed"])
+        result = decide(result._replace(others=others), options["test_ratio"], options["seed"], workplace)
         inputs = [sources_file, *map(Path, against)]
         written = write_set(result, Path(output_dir), inputs, told, augment.plan_of(**options))
     closing.report(result, written, output_dir, with_table=verbose or len(chosen) > 1)
@@ -275,7 +276,7 @@ def read_plans(
     folder: Path,
     policy: Policy,
     repairs: list[repair.Step],
-    workers: int,
+    place: schema.Workplace,
     *,
     keep_going: bool,
     **options: Any,
@@ -290,7 +291,7 @@ def read_plans(
     ready = [plan for plan in plans if not plan.lacks]
     shared = (options["limit"], limits, policy, repairs)
     jobs = [Job(one, *shared, Path(folder, str(number))) for number, one in enumerate(ready)]
-    readings, failing = read_all(jobs, workers, keep_going=keep_going)
+    readings, failing = read_all([by_files(job, place) for job in jobs], place, keep_going=keep_going)
     missing = lacking | failing
     in_order = {plan.source.name: missing[plan.source.name] for plan in plans if plan.source.name in missing}
     return Result(readings, in_order, {}, Decision({}, {}, {}, {}), policy)

@@ -39,6 +39,7 @@ from stages.train import (
     settings,
     starts,
     tiny,
+    trackers,
 )
 from stages.train.intake import Intake, Prepared, Source
 from stages.train.tree import DataConfig, FineTuneConfig, ModelConfig, TrainingConfig
@@ -72,7 +73,8 @@ def train_one(
     is_folder = config.model.name == "tiny" or Path(config.model.name).is_dir()
     base_name = os.path.relpath(base, target) if is_folder else models.hub_name(config.model.name)
     model = models.load_model(base, "float32" if job.is_full else dtype, config)
-    done = adapter.train(model, job, output / "checkpoints", team, resume=resume)
+    with trackers.settled(config.training.report_to, output):
+        done = adapter.train(model, job, output / "checkpoints", team, resume=resume)
     weights = adapter.gathered(done.trainer)
     if not team.is_first:
         return

@@ -7,7 +7,8 @@
 `extract` is a generator. It yields what it has, as {"description", "code", "metadata"}; a row that it can not
 read is a `BadRow`. prepare_data.py validates, rejects, deduplicates and writes. If `extract` has a parameter
 `fetch`, it gets the `Fetch` of this run: the cache folder, and whether the network may be used.
-Two more functions may stand beside it: `needs`, for what must be installed, and `is_cached`.
+Three more functions may stand beside it: `needs`, for what must be installed, `is_cached`, and `pieces`, for the
+arguments that read the parts of a source in several processes.
 A package of somebody else adds a type with an entry point in the group `linemill.extractors`.
 """
 
@@ -45,7 +46,7 @@ def load(name: str) -> Extract:
 
 
 def offer(extract: Extract, name: str) -> Callable[..., Any] | None:
-    """The function `needs` or `is_cached` that stands beside `extract`, if the type has one."""
+    """The function `needs`, `is_cached` or `pieces` that stands beside `extract`, if the type has one."""
     found: Callable[..., Any] | None = getattr(sys.modules.get(extract.__module__), name, None)
     return found
 

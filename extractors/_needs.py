@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 from pathlib import Path
@@ -35,11 +36,21 @@ def files_at(path: str) -> list[Path]:
     if place.is_file():
         return [place]
     if place.is_dir():
-        return [file for file in sorted(place.rglob("*")) if file.is_file()]
+        return _shards(place) or [file for file in sorted(place.rglob("*")) if file.is_file()]
     try:
         return sorted(file for file in Path(place.anchor).glob(str(place.relative_to(place.anchor))) if file.is_file())
     except ValueError as error:
         raise click.UsageError(f"path: {path}: {error}") from error
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The shards of a folder that a stage has written: what stands beside them are ledgers and rejects, no rows."""
+    if (folder / "UNFINISHED").exists():
+        raise click.UsageError(f"{folder}: the run that writes these shards has not ended; run it again first")
+    try:
+        return [folder / shard["name"] for shard in json.loads((folder / "manifest.json").read_bytes())["shards"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # there is no manifest, or it is that of somebody else
 
 
 def _is_installed(name: str) -> bool:

@@ -59,6 +59,13 @@ def is_cached(path: str, *, format: str | None = None) -> bool:
     return any(format or format_of(file) for file in files_at(path))
 
 
+def pieces(path: str, *, format: str | None = None) -> list[dict[str, str]]:
+    """The arguments that read the files one by one, and give the same rows: only of a folder without folders in it."""
+    files = _files(path, format)
+    root = _fixed_part(Path(path).expanduser())
+    return [{"path": str(file)} for file in files] if all(file.parent == root for file in files) else []
+
+
 def _fixed_part(place: Path) -> Path:
     """The folder that all files stand in: origins name files from there, so that they hold on another machine."""
     if place.is_file():

@@ -20,7 +20,7 @@ from schema._contract import (
 )
 from schema._convert import to_record
 from schema._engine import Workplace, check, each
-from schema._files import Reject, ledger_path, read, rejects, rejects_path, write
+from schema._files import Reject, ledger_path, read, rejects, rejects_path, write, write_parts
 from schema._identity import (
     VERSION,
     add_lineage,
@@ -32,11 +32,11 @@ from schema._identity import (
     share,
 )
 from schema._ledger import audit, file_facts, write_ledger
-from schema._near import Bridge, Finder, Link, Marked, Marker, Marks, MarkWriter, links, marks, sides
+from schema._near import FIELDS, Bridge, Finder, Link, Marked, Marker, Marks, MarkWriter, links, marks, sides
 from schema._record import SCHEMA_FILE, Fault, Record, canonical, encode, problem, sha256
 from schema._report import Failure, Incomplete, also_log, group, log, main, progress, set_verbosity
 from schema._shards import exists, files, is_set, set_name, stamp, version_of
-from schema._spread import gather, sketches
+from schema._spread import columns, components, dealt, gather, pairs, sketches, subset
 from schema._stage import Run, rehearsal, run
 from schema._storage import absolute, at_hand, is_remote, read_bytes
 from schema._tokens import parses
@@ -44,6 +44,7 @@ from schema._tokens import parses
 __all__ = [
     "CONTEXT",
     "ENGINE",
+    "FIELDS",
     "RESHARD",
     "SCHEMA_FILE",
     "VERSION",
@@ -73,7 +74,10 @@ __all__ = [
     "canonical",
     "check",
     "code_fingerprint",
+    "columns",
+    "components",
     "content_hash",
+    "dealt",
     "description_fingerprint",
     "each",
     "encode",
@@ -93,6 +97,7 @@ __all__ = [
     "main",
     "marks",
     "options",
+    "pairs",
     "parses",
     "problem",
     "progress",
@@ -110,9 +115,11 @@ __all__ = [
     "sides",
     "sketches",
     "stamp",
+    "subset",
     "to_record",
     "version_of",
     "workplace_options",
     "write",
     "write_ledger",
+    "write_parts",
 ]

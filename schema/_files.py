@@ -6,7 +6,7 @@ import base64
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -49,6 +49,25 @@ def write(path: PathLike) -> Iterator[Callable[[Record], None]]:
         return
     with atomic(path) as file:
         yield _appender(file.write, str(path))
+
+
+@contextmanager
+def write_parts(folder: Path, size: int) -> Iterator[Callable[[Record], None]]:
+    """Give a function that appends one record to the last shard of a folder, and begins a new one when it is full."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as last:
+        written = 0
+        keep = last.enter_context(write(folder / "part-00000.jsonl"))
+
+        def append(record: Record) -> None:
+            nonlocal keep, written
+            if written and written % size == 0:
+                last.close()
+                keep = last.enter_context(write(folder / f"part-{written // size:05}.jsonl"))
+            keep(record)
+            written += 1
+
+        yield append
 
 
 @contextmanager

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 FIELDS = ("code", "description", "group")
 # So many programs are read together: enough for numpy, and few enough for the caches of the processor.
 _BATCH = 256
-# A family of thousands that are alike, but not enough, would be compared each with each: only the newest are.
+# A family of thousands that are alike, but not enough, would be compared each with each: of a band that many share only
+# the newest are. A copy of an old one is found all the same, because it shares the bands that make that one different.
 _NEWEST, _COMPARED = 32, 64
 
 
@@ -122,9 +123,10 @@ class Marks:
         sketches = [_table(path, "bands", numpy.uint32, BANDS + 1) for path in paths]
         self.bands = numpy.concatenate([sketch[:, 1:] for sketch in sketches])
         counts = [sketch[:, 0].astype(numpy.int64) for sketch in sketches]
-        self._counts = numpy.concatenate(counts)
+        self.counts = numpy.concatenate(counts)
         self._starts = numpy.concatenate([numpy.cumsum(count) - count for count in counts])
         self._file = numpy.repeat(numpy.arange(len(paths)), [len(count) for count in counts])
+        self._last = -1, frozenset[int]()
         self._runs: list[IO[bytes]] = [Path(f"{path}.runs").open("rb") for path in paths]  # noqa: SIM115  see close
 
     def __len__(self) -> int:
@@ -137,14 +139,18 @@ class Marks:
 
     def similarity(self, one: int, other: int) -> float:
         """The share of their runs that two records have in common."""
-        mine, theirs = self._runs_of(one), self._runs_of(other)
+        if self._last[0] != one:  # one is compared with many in a row
+            self._last = one, self._runs_of(one)
+        mine, theirs = self._last[1], self._runs_of(other)
         common = len(mine & theirs)
         return common / (len(mine) + len(theirs) - common) if common else 0.0
 
-    def _runs_of(self, number: int) -> frozenset[int]:
+    def runs_of(self, number: int) -> bytes:
         file = self._runs[self._file[number]]
-        data = os.pread(file.fileno(), int(self._counts[number]) * 4, int(self._starts[number]) * 4)
-        return frozenset(array("I", data))
+        return os.pread(file.fileno(), int(self.counts[number]) * 4, int(self._starts[number]) * 4)
+
+    def _runs_of(self, number: int) -> frozenset[int]:
+        return frozenset(array("I", self.runs_of(number)))
 
     def close(self) -> None:
         for file in self._runs:
@@ -154,16 +160,31 @@ class Marks:
 class Finder:
     """Finds, among the records that were added so far, those that say the same as another one."""
 
-    def __init__(self, marks: Marks, fields: Sequence[str] = (*FIELDS, "near")):
+    def __init__(self, marks: Marks, fields: Sequence[str] = (*FIELDS, "near"), among: Sequence[int] | None = None):
+        """`among` are the records that will be asked for or added; all, if it is not said."""
+        import numpy
+
         self._marks = marks
         self._fields = [field for field in fields if field != "near"]
-        self._exact = [_numbered(_column(marks, field)) for field in self._fields]
+        chosen = numpy.zeros(len(marks), bool)
+        chosen[slice(None) if among is None else numpy.array(among, numpy.int64)] = True
+        self._exact = [_numbered(numpy.where(chosen, _column(marks, field), 0)) for field in self._fields]
         self._first: dict[tuple[int, int, int], int] = {}
         self._near = marks.near if "near" in fields else None
+        some: Any = numpy.zeros(len(marks), bool)
+        for numbers in self._exact:
+            some |= numbers >= 0
         if self._near is not None:
-            self._twin, self._buckets = _buckets(marks)
-            self._some: Any = (self._buckets >= 0).any(axis=1)
+            self._twin, self._buckets = _buckets(marks, chosen)
+            shared: Any = (self._buckets >= 0).any(axis=1)
+            self._some = shared
+            some |= shared[self._twin]
+        self._alone: bytes = (~some).tobytes()
         self._members: dict[int, dict[int, list[int]]] = {}
+
+    def is_alone(self, number: int) -> bool:
+        """Nobody says the same: there is nothing to find, and nobody who could find it."""
+        return self._alone[number] == 1
 
     def find(self, number: int, label: int = 0) -> Iterator[Link]:
         """The records added under this label that say the same: the first for each equal mark, then the near ones."""
@@ -233,8 +254,14 @@ def sides(marks: Marks, choose: Callable[[int], int], numbers: Iterable[int] | N
     A side depends on earlier records alone, so a file that grows moves none of its old records. A record that says
     the same as records on two sides gets the Bridge between them; it takes part in nothing that follows.
     """
-    finder, assigned, used = Finder(marks), list[int | Bridge](), set[int]()
-    for number in range(len(marks)) if numbers is None else numbers:
+    chosen = range(len(marks)) if numbers is None else list(numbers)
+    finder, assigned, used = Finder(marks, among=chosen), list[int | Bridge](), set[int]()
+    for number in chosen:
+        if finder.is_alone(number):
+            side = choose(number)
+            used.add(side)
+            assigned.append(side)
+            continue
         found = {side: link for side in sorted(used) if (link := next(finder.find(number, side), None))}
         if len(found) > 1:
             one, other = list(found.values())[:2]
@@ -288,16 +315,18 @@ def _numbered(values: Array) -> Array:
     return numbers
 
 
-def _buckets(marks: Marks) -> tuple[Array, Array]:
+def _buckets(marks: Marks, chosen: Array) -> tuple[Array, Array]:
     """For each record the first one with its code, and for each of those the bands that it shares with others.
 
     Copies share all their bands, and finding them is no news: only one of them stands in the buckets.
     """
     import numpy
 
-    _, first, code = numpy.unique(marks.exact[:, 0], return_index=True, return_inverse=True)
-    twin = first[code].astype(numpy.int32)
-    alone = numpy.flatnonzero(twin == numpy.arange(len(twin)))
+    (numbers,) = numpy.nonzero(chosen)
+    _, first, code = numpy.unique(marks.exact[numbers, 0], return_index=True, return_inverse=True)
+    twin = numpy.arange(len(marks), dtype=numpy.int32)
+    twin[numbers] = numbers[first][code]
+    alone = numbers[numpy.sort(first)]
     buckets = numpy.full(marks.bands.shape, -1, numpy.int32)
     used = 0
     for band in range(marks.bands.shape[1]):

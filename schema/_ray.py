@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,7 +40,7 @@ def each_on_ray(address: str, workers: int, work: Callable[[T], R], tasks: Seque
         shared = ray.put(work)  # it may hold much, and travels once to each node
         do = ray.remote(num_cpus=1, max_retries=_RETRIES)(_do)
         for task in tasks:
-            waiting.append(do.remote(shared, task))
+            waiting.append(do.remote(shared, task, str(Path.cwd())))
             if len(waiting) > _WINDOW:
                 yield ray.get(waiting.popleft())
         while waiting:
@@ -50,8 +52,10 @@ def each_on_ray(address: str, workers: int, work: Callable[[T], R], tasks: Seque
         raise Failure(f"Ray at {address}: {message}; the same command goes on with what is not finished") from None
 
 
-def _do(work: Callable[[T], R], task: T) -> R:
+def _do(work: Callable[[T], R], task: T, folder: str) -> R:
     """A task whose node was lost starts again elsewhere, perhaps before the old process has noticed its end."""
+    with suppress(OSError):  # so that names mean the same there as here; a node without this folder has its own
+        os.chdir(folder)
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
@@ -73,6 +77,7 @@ def connect(address: str, workers: int = 1) -> Any:
         raise click.UsageError("--engine ray needs the package ray: pip install 'linemill[scale]'") from None
     if ray.is_initialized():
         return ray
+    _knock(address)
     alone: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
     with tempfile.TemporaryDirectory(prefix="linemill-") as folder:
         try:
@@ -86,8 +91,21 @@ def connect(address: str, workers: int = 1) -> Any:
                 **alone,
             )
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise Failure(f"--address {address}: no Ray cluster to work with: {' '.join(str(error).split())}") from None
+            raise Failure(f"--address {address}: no Ray cluster: {' '.join(str(error).split())}") from None
     return ray
+
+
+def _knock(address: str) -> None:
+    """Ray itself waits for long where nobody answers, and then ends the process."""
+    host, _, port = address.rpartition(":")
+    if address == "local":
+        return
+    if not host or not port.isdigit():
+        raise click.UsageError(f"--address {address}: it takes HOST:PORT, or local")
+    try:
+        socket.create_connection((host, int(port)), timeout=30).close()
+    except OSError as error:
+        raise Failure(f"--address {address}: no Ray cluster answers there: {error.strerror or error}") from None
 
 
 def _code(folder: Path) -> Path:

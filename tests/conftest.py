@@ -86,3 +86,18 @@ def read_rows(path):
 def _no_keys(monkeypatch):
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def running():
+    from fake_llm import FakeLLM
+
+    with FakeLLM() as server:
+        yield server
+
+
+@pytest.fixture
+def server(running):
+    """A server that speaks like a provider of language models, as if nobody had asked it yet."""
+    running.reset()
+    return running

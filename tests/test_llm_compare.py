@@ -7,21 +7,9 @@ import random
 
 import pytest
 from conftest import read_rows, record, run_script, write_rows
-from fake_llm import FakeLLM, error, says
+from fake_llm import error, says
 
 SCRIPT = "prepare_data_with_llm.py"
-
-
-@pytest.fixture(scope="module")
-def running():
-    with FakeLLM() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running):
-    running.reset()
-    return running
 
 
 def outputs(tmp_path, texts):

@@ -14,23 +14,11 @@ import time
 
 import pytest
 from conftest import CLEAN, ROOT, read_rows, record, run_script, write_rows
-from fake_llm import FakeLLM, Reply, error, good, says
+from fake_llm import Reply, error, good, says
 
 SCRIPT = "prepare_data_with_llm.py"
 KEYS = {"openai": "OPENAI_API_KEY", "claude": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
 both_providers = pytest.mark.parametrize("llm", ["openai", "claude"])
-
-
-@pytest.fixture(scope="module")
-def running():
-    with FakeLLM() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running):
-    running.reset()
-    return running
 
 
 def needy(number):

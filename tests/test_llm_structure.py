@@ -6,22 +6,10 @@ import json
 
 import pytest
 from conftest import read_rows, record, run_script, write_rows
-from fake_llm import FakeLLM, description_for, knows, says
+from fake_llm import description_for, knows, says
 
 SCRIPT = "prepare_data_with_llm.py"
 KEY = {"OPENAI_API_KEY": "sk-x", "ANTHROPIC_API_KEY": "sk-x"}
-
-
-@pytest.fixture(scope="module")
-def running():
-    with FakeLLM() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running):
-    running.reset()
-    return running
 
 
 def some(tmp_path, count=4):

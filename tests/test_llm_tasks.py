@@ -8,7 +8,7 @@ import re
 
 import pytest
 from conftest import ROOT, read_rows, record, run_script, write_rows
-from fake_llm import FakeLLM, description_for, error, good, says
+from fake_llm import description_for, error, good, says
 
 SCRIPT = "prepare_data_with_llm.py"
 KEY = {"OPENAI_API_KEY": "sk-this-is-a-secret", "ANTHROPIC_API_KEY": "sk-this-is-a-secret"}
@@ -17,18 +17,6 @@ PROSE = (
     "A queue is a collection from which the oldest element leaves first. Every new element joins at the end. "
     "Gradient descent is the method of walking downhill in small steps. The steps shrink near the valley floor. "
 )
-
-
-@pytest.fixture(scope="module")
-def running():
-    with FakeLLM() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running):
-    running.reset()
-    return running
 
 
 def document(number, text=PROSE, **metadata):

@@ -465,7 +465,7 @@ def test_a_disk_that_fills_up_while_weights_are_pickled_leaves_nothing(merged, t
         said = call("export", "--model", merged, "--format", "pytorch", "--output", tmp_path / "bin", code=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert "pytorch_model.bin can not be written" in said
+    assert "pytorch_model.bin can not be written, is the disk full?" in said
     assert len(said.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 

@@ -172,3 +172,22 @@ def test_the_hash_seed_changes_nothing(tmp_path):
         for seed in "12"
     }
     assert len(told) == 1 and b"near" in told.pop()
+
+
+def family(count):
+    """Programs that share three quarters of their runs."""
+    frame = [f"self.play(Create(Dot({number} * UP + {number + 3} * LEFT)), run_time={number})" for number in range(13)]
+    codes = []
+    for number in range(count):
+        own = [f"self.add({word}{number}({number * 7 + place}, [{place}]))" for place, word in enumerate("abcd")]
+        codes.append("\n    ".join(["def construct(self):", *frame[:6], *own, *frame[6:]]) + "\n")
+    return codes
+
+
+def test_a_copy_is_found_in_a_large_family_of_programs_that_are_much_alike():
+    codes = family(200)
+    copies = [code.replace("run_time=12", "run_time=99") for code in codes]
+    rows = [record(n, code=code, description=f"Number {n}.") for n, code in enumerate([*codes, *copies])]
+    found = schema.links(rows, near=0.8)
+    assert not any(found[:200])
+    assert [number for number in range(200) if number not in [link.earlier for link in found[200 + number]]] == []

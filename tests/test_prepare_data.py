@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_extractors import EXAMPLE, make_wheel
 
-from stages.prepare_data.statistics import about_how_many_tokens, summary
+from stages.prepare_data.statistics import about_how_many_tokens, about_tokens_of, summary
 
 OUTPUTS = [
     "dataset_stats.json",
@@ -706,3 +706,35 @@ def test_the_statistics_say_at_which_step_rows_failed(tmp_path):
     assert stats["failed"] == {"unreadable": 1, "invalid": 1, "unfit": 1}
     assert {row["metadata"]["licence"] for row in rows_of(tmp_path)} == {"MIT"}
     assert "where 4 were expected" not in prepare(tmp_path, "--limit", "2").err
+
+
+def test_one_large_file_is_judged_by_all_workers_and_gives_the_same_bytes(tmp_path):
+    rows = [{"prompt": f"Request {n}.", "code": record(n)["code"]} for n in range(900)]
+    rows[300]["code"] = "```python\n" + rows[300]["code"] + "```"
+    rows[301]["code"], rows[700]["code"], rows[800] = "def broken(:", 7, b"{torn"
+    rows[850] = rows[3]
+    write_rows(tmp_path / "big.jsonl", rows)
+    write_rows(tmp_path / "small.jsonl", rows[:9])
+    for sources in ("big", "big, small"):
+        catalogue = {name: {"type": "local", "path": f"{name}.jsonl"} for name in sources.split(", ")}
+        (tmp_path / "sources.yaml").write_text(json.dumps(catalogue))
+        seen = set()
+        for workers in (1, 2, 3):
+            run_script("prepare_data.py", "prepare", "--workers", workers, cwd=tmp_path, check=0)
+            files = sorted((tmp_path / "data_formatted").iterdir())
+            seen.add(b"".join(file.read_bytes() for file in files))
+        assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [],
+        [""],
+        ["a", "", "", "b\n"],
+        ["x" * 9 + "1234", "\n \n", " \t", "a_b\x1c\n", "\n"],
+        ["\u00e9t\u00e9 1", "f(x)", "\u2028"],
+    ],
+)
+def test_counting_the_tokens_of_many_texts_together_gives_what_one_by_one_gives(texts):
+    assert about_tokens_of(texts) == [about_how_many_tokens(text) for text in texts]

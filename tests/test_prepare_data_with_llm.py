@@ -25,18 +25,6 @@ SECRET = "sk-this-is-a-secret"
 both_providers = pytest.mark.parametrize("llm", ["openai", "claude"])
 
 
-@pytest.fixture(scope="module")
-def running():
-    with FakeLLM() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running):
-    running.reset()
-    return running
-
-
 def needy(number, **metadata):
     return record(number, description="", metadata={"needs_description": True, **metadata})
 

@@ -173,6 +173,29 @@ def test_what_a_record_holds_stays_text(run):
     assert "unsafe" not in policy
 
 
+ODD = [5, "text", [1, [2]], {"a": {"b": 1}}, None, True, {"score": "high", "issues": 3, "ok": "yes", "code": [1]}, [{}]]
+OURS = ["quality", "render", "lineage", "origin", "fixes_applied", "duplicate_of", "licence", "original_description"]
+
+
+def test_metadata_of_any_shape_is_no_reason_to_fail(tmp_path):
+    """Others may use our names for what they like."""
+    rows = [
+        record(number, metadata={"kind": "code", **dict.fromkeys(OURS[:-1], odd)}) for number, odd in enumerate(ODD)
+    ]
+    for row in rows:
+        row["metadata"]["id"] = "x"
+    write_rows(tmp_path / "out" / "x.json", rows)
+    write_rows(tmp_path / "out" / "removed_duplicates.json", [{**row, "metadata": {"error": 1}} for row in rows])
+    schema.write_ledger(
+        tmp_path / "out" / "x.ledger.json", stage="other", inputs=[], outputs=[tmp_path / "out" / "x.json"], reasons={},
+        counts={"in": 8, "kept": 8, "rejected": 0, "merged": 0}, options={}, extra={"llm": 5},
+        files=[tmp_path / "out" / "removed_duplicates.json"],
+    )  # fmt: skip
+    assert len(Page(report(tmp_path, "out")).rows()[1]) == 16
+    run_script("report.py", "card", "out", "--output", "card", cwd=tmp_path, check=0)
+    run_script("report.py", "status", "out", cwd=tmp_path, check=0)
+
+
 def test_two_pages_of_one_run_are_the_same_bytes(run):
     trained(run)
     assert report(run) == report(run)
@@ -215,11 +238,32 @@ def test_a_damaged_file_is_one_line(run):
     assert re.search(r"^Error: .*valid.jsonl: line \d+ is not JSON: .*run the stage again$", report(run, check=1))
 
 
-def test_a_single_file_of_a_single_stage_has_a_page_too(tmp_path):
+@pytest.mark.parametrize("name", ["x.json", "x.jsonl.gz", "x.jsonl.zst"])
+def test_a_single_file_of_a_single_stage_has_a_page_too(tmp_path, name):
     write_rows(tmp_path / "in.jsonl", [record(number) for number in range(12)])
-    run_script("filter_quality.py", "--input", "in.jsonl", "--output", "out/x.json", cwd=tmp_path, check=0)
+    run_script("filter_quality.py", "--input", "in.jsonl", "--output", f"out/{name}", cwd=tmp_path, check=0)
     _, rows = Page(report(tmp_path, "out")).rows()
     assert len(rows) == 12
+
+
+def test_a_file_in_the_shape_of_a_trainer_is_shown_as_rows(run):
+    split = ("--input", "data_filtered/train.json", "--output-dir", "chats", "--format", "messages")
+    run_script("split_data.py", *split, cwd=run, check=0)
+    tables, rows = Page(report(run, "chats")).rows()
+    assert len(rows) == len(read_rows(run / "data_filtered" / "train.json"))
+    assert tables["sources"] == ["train", "valid"]
+
+
+def test_rows_that_were_made_of_rows_are_counted_as_rows(tmp_path):
+    text = "# Vectors\n\nA vector is a thing with a length and a direction. A matrix is a table of numbers.\n\n"
+    document = {"description": "", "source": "book", "metadata": {"kind": "document", "needs_description": True}}
+    rows = [{**document, "code": f"{text}Part {number} of it.\n\n" * 4} for number in range(9)]
+    write_rows(tmp_path / "in.jsonl", rows)
+    generate = ("generate-qa", "--llm", "offline", "--input", "in.jsonl", "--output", "out/qa.json")
+    run_script("prepare_data_with_llm.py", *generate, cwd=tmp_path, check=0)
+    made = json.loads((tmp_path / "out" / "qa.ledger.json").read_text())["counts"]["made"]
+    assert made > 9
+    assert len(Page(report(tmp_path, "out")).rows()[1]) == made
 
 
 def test_the_cost_is_that_of_the_ledger_and_each_row_has_its_receipt(run):

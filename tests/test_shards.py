@@ -338,3 +338,98 @@ def test_a_split_does_not_take_the_place_of_its_shards(tmp_path):
     cut(tmp_path / "rows", clustered())
     done = run_script(*SPLIT, "--input", "rows", "--output-dir", "rows", cwd=tmp_path, check=2)
     assert "would take its place" in done.err
+
+
+# --- the first stage --------------------------------------------------------------------------------------------------
+
+PREPARE = ["prepare_data.py", "prepare", "--sources", "mine"]
+
+
+def joined_side(folder):
+    return b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
+
+
+def test_the_first_stage_reads_shards_in_processes_and_writes_shards(tmp_path):
+    cut(tmp_path / "rows", rows_with_faults(120), count=5)
+    (tmp_path / "sources.yaml").write_text("mine:\n  type: local\n  path: rows\n")
+    run_script(*PREPARE, "--output-dir", "one", cwd=tmp_path, check=0)
+    run_script(*PREPARE, "--output-dir", "two", "--workers", "2", cwd=tmp_path, check=0)
+    for name in ("train.json", "test.json", "rejects.jsonl", "removed_duplicates.json", "dataset_stats.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    run_script(*PREPARE, "--output-dir", "two", "--shard-rows", "30", cwd=tmp_path, check=0)
+    assert [path.name for path in sorted((tmp_path / "two" / "train").iterdir())][:2] == [
+        "part-00000.jsonl",
+        "part-00001.jsonl",
+    ]
+    for side in ("train", "test"):
+        assert joined_side(tmp_path / "two" / side) == (tmp_path / "one" / f"{side}.json").read_bytes()
+        assert not (tmp_path / "two" / f"{side}.json").exists()
+    run_script("schema", "audit", ".", cwd=tmp_path, check=0)
+    stage_run(FILTER, cwd=tmp_path, source="two/train")
+
+
+def test_the_first_stage_reads_what_a_manifest_names_and_nothing_beside_it(tmp_path):
+    cut(tmp_path / "rows", rows_with_faults())
+    stage_run(FILTER, cwd=tmp_path)
+    kept = len(read_rows_of(tmp_path / "out"))
+    (tmp_path / "sources.yaml").write_text("mine:\n  type: local\n  path: out\n")
+    done = run_script(*PREPARE, "--output-dir", "d", cwd=tmp_path, check=0)
+    assert f"{kept} in" in done.err
+    (tmp_path / "out" / "UNFINISHED").write_text("{}")
+    assert "has not ended" in run_script(*PREPARE, "--output-dir", "d", cwd=tmp_path, check=2).err
+
+
+def test_a_source_of_which_one_file_fails_is_a_source_that_fails(tmp_path):
+    cut(tmp_path / "rows", many(20))
+    (tmp_path / "rows" / "part-9.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "rows" / "part-9.csv").chmod(0)
+    (tmp_path / "rows" / "part-5.parquet").write_bytes(b"no parquet")
+    (tmp_path / "sources.yaml").write_text("mine:\n  type: local\n  path: rows\n")
+    done = run_script(*PREPARE, "--output-dir", "d", "--workers", "2", cwd=tmp_path, check=1)
+    assert "mine: " in done.err
+    assert not (tmp_path / "d").exists()
+
+
+# --- answers of a model -----------------------------------------------------------------------------------------------
+
+
+def test_answers_for_shards_are_those_for_one_file_and_paid_once(tmp_path):
+    from fake_llm import FakeLLM
+
+    cut(tmp_path / "rows", many(40))
+    with FakeLLM() as server:
+        words = ["--llm", "openai", "--base-url", server.url("openai"), "--concurrency", "8"]
+
+        def ask(source, output, *more, check=0):
+            stage = ["prepare_data_with_llm.py", "generate-descriptions", *words, *more]
+            env = {"OPENAI_API_KEY": "sk-test"}
+            return run_script(*stage, "--input", source, "--output", output, cwd=tmp_path, check=check, env=env)
+
+        ask("rows", "out")
+        asked = len(server.log)
+        ask("rows.jsonl", "one.jsonl")
+        assert len(server.log) == asked  # the answers are in the cache
+        assert joined(tmp_path / "out") == (tmp_path / "one.jsonl").read_bytes()
+        assert len(read_rows(tmp_path / "out" / "receipts.jsonl")) == len(read_rows(tmp_path / "one.receipts.jsonl"))
+        run_script("schema", "audit", "out", cwd=tmp_path, check=0)
+        (tmp_path / "out" / "part-1.jsonl").unlink()
+        assert "3 of 4 shards were finished before" in ask("rows", "out").err
+        assert joined(tmp_path / "out") == (tmp_path / "one.jsonl").read_bytes()
+        assert "40 rows" in ask("rows", "none", "--dry-run").out
+        assert not (tmp_path / "none").exists()
+
+
+def test_a_shard_whose_rows_got_no_answer_is_not_finished(tmp_path):
+    from fake_llm import FakeLLM
+
+    cut(tmp_path / "rows", many(24))
+    with FakeLLM() as server:
+        stage = ["prepare_data_with_llm.py", "generate-descriptions", "--llm", "openai", "--model", "gpt-4o-mini"]
+        stage += ["--base-url", server.url("openai"), "--concurrency", "1"]
+        env = {"OPENAI_API_KEY": "sk-test"}
+        places = ["--input", "rows", "--output", "out"]
+        run_script(*stage, *places, "--max-usd", "0.0002", cwd=tmp_path, check=3, env=env)
+        assert any("llm_unpaid" in shard["reasons"] for shard in manifest(tmp_path / "out")["shards"])
+        run_script(*stage, *places, cwd=tmp_path, check=0, env=env)
+        run_script(*stage, "--input", "rows.jsonl", "--output", "one.jsonl", cwd=tmp_path, check=0, env=env)
+        assert joined(tmp_path / "out") == (tmp_path / "one.jsonl").read_bytes()

@@ -21,7 +21,7 @@ import pytest
 from conftest import CLEAN, ROOT, read_rows, record, run_script, write_rows
 
 import schema
-from stages.train import checkpoints, lengths, mlx, packing, rows, settings, templates, tiny
+from stages.train import checkpoints, lengths, mlx, packing, rows, settings, templates, tiny, trackers
 
 TRAIN = ROOT / "train.py"
 QUICK = ("--tiny-steps", 3, "--tiny-vocab-size", 400, "--tiny-layers", 1, "--tiny-feed-forward", 256)
@@ -748,9 +748,20 @@ def tensorboard_of(output):
 
 def wandb_of(output):
     """Offline runs are of a format of its own; the names in it are plain."""
-    [path] = (output / "wandb").glob("wandb/offline-run-*/run-*.wandb")
+    [path] = (output / "wandb").glob("offline-run-*/run-*.wandb")
     data = path.read_bytes()
     return [step for step in (1, 2, 3) if b"train/loss" in data and b"train/learning_rate" in data]
+
+
+def test_each_adapter_has_a_run_of_its_own_and_what_the_environment_says_stays(tmp_path, monkeypatch):
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "mine")
+    with trackers.settled("tensorboard", tmp_path):
+        assert os.environ["TENSORBOARD_LOGGING_DIR"] == "mine"
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR")
+    for name in ("a", "b"):
+        with trackers.settled("tensorboard", tmp_path / name):
+            assert os.environ["TENSORBOARD_LOGGING_DIR"] == str(tmp_path / name / "tensorboard")
+    assert "TENSORBOARD_LOGGING_DIR" not in os.environ
 
 
 def trackio_of(output):

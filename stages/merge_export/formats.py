@@ -79,7 +79,9 @@ def pickle_weights(model: Path, staging: Path, names: list[str]) -> None:
         try:
             torch.save(weights, staging / target)
         except RuntimeError as error:  # how this library reports a full disk
-            raise schema.Failure(f"{target} can not be written: {models.first_line(error)}") from None
+            raise schema.Failure(
+                f"{target} can not be written, is the disk full? ({models.first_line(error)})"
+            ) from None
         found = torch.load(staging / target, weights_only=True, mmap=True)
         if not _same_weights(weights, found):
             raise schema.Failure(f"{target} does not hold what {model / name} holds")

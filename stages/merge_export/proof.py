@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Messages = list[dict[str, str]]
 
 # How far a logit may move through the number format, as a part of the largest one; the others are as in a merge.
-# Measured on models of some million weights: q8_0 at most 2e-2, q6_k 5e-2, q5 0.14, q4 0.35, q3_k_m 0.22, q2_k 0.46;
+# Measured on models of some million weights: q8_0 at most 5e-2, q6_k 5e-2, q5 0.14, q4 0.35, q3_k_m 0.22, q2_k 0.46;
 # larger ones move less. A model of zeros moves them by 1, one of other numbers by more.
 TOLERANCE = {
     "f32": 1e-4, "f16": 1e-2, "bf16": 5e-2, "q8_0": 0.1, "q6_k": 0.2, "q5_0": 0.4, "q5_k_s": 0.4, "q5_k_m": 0.4,
@@ -25,7 +25,7 @@ TOLERANCE = {
 }  # fmt: skip
 COARSE = 0.9
 # How far rounding may move a row of weights, as a part of its length. Measured with normal, Laplace's and Student's
-# (t3) weights: half of these numbers at most. Whatever was mixed up on the way moves a row by 1 and more.
+# (t3) weights: eight tenths of these numbers at most. Whatever was mixed up on the way moves a row by 1 and more.
 ROUNDING = {
     "F32": 1e-6, "F16": 1e-3, "BF16": 6e-3, "Q8_0": 0.03, "Q6_K": 0.06, "Q5_K": 0.1, "Q5_0": 0.16, "Q5_1": 0.16,
     "Q4_K": 0.2, "Q4_0": 0.28, "Q4_1": 0.28, "IQ4_NL": 0.28, "Q3_K": 0.4,

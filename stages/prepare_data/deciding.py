@@ -33,7 +33,7 @@ def read_other(path: str, policy: Policy, place: Path) -> Spool:
     return Spool(place)
 
 
-def decide(result: Result, test_ratio: float, seed: int) -> Result:
+def decide(result: Result, test_ratio: float, seed: int, place: schema.Workplace) -> Result:
     """Merge duplicates over all sources, then split."""
     spools = [reading.spool for reading in result.readings]
     if not any(map(len, spools)):
@@ -41,7 +41,7 @@ def decide(result: Result, test_ratio: float, seed: int) -> Result:
     marks = schema.Marks([spool.path for spool in [*spools, *result.others.values()]], result.policy.near)
     ranked = sorted(zip(starts_of(spools), result.readings, strict=True), key=lambda pair: rank(pair[1]))
     order = [number for start, reading in ranked for number in range(start, start + len(reading.spool))]
-    return result._replace(decision=identity.decide(marks, order, result.policy, test_ratio, seed))
+    return result._replace(decision=identity.decide(marks, order, result.policy, test_ratio, seed, place))
 
 
 def starts_of(spools: list[Spool]) -> list[int]:

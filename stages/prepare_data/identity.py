@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import click
@@ -110,8 +111,15 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def decide(marks: Marks, order: list[int], policy: Policy, test_ratio: float, seed: int) -> Decision:
+def decide(
+    marks: Marks, order: list[int], policy: Policy, test_ratio: float, seed: int, place: schema.Workplace
+) -> Decision:
     """Merge duplicates, then split what is left; records behind those of `order` stand in other files."""
+    merge, divide = merge_duplicates, split
+    if place.engine != "local":
+        from stages.prepare_data import parting
+
+        merge, divide = partial(parting.merge_duplicates, place=place), partial(parting.split, place=place)
     read, descriptions = len(order), dict[int, int]()
     if policy.many_descriptions != "ignore":
         descriptions = many_descriptions(marks, read, policy.max_descriptions)
@@ -119,9 +127,9 @@ def decide(marks: Marks, order: list[int], policy: Policy, test_ratio: float, se
         order = [number for number in order if number not in descriptions]
     merged = dict[int, Link]()
     if policy.deduplicate:
-        merged = merge_duplicates(marks, order, range(read, len(marks)), policy)
+        merged = merge(marks, order, range(read, len(marks)), policy)
     stays = [number for number in order if policy.tag_only or number not in merged]
-    found = dict(zip(stays, split(marks, stays, test_ratio, seed), strict=True))
+    found = dict(zip(stays, divide(marks, stays, test_ratio, seed), strict=True))
     side = {number: place for number, place in found.items() if isinstance(place, int)}
     bridges = {number: place for number, place in found.items() if isinstance(place, Bridge)}
     return Decision(merged, side, bridges, descriptions)
@@ -138,6 +146,8 @@ def merge_duplicates(marks: Marks, order: Iterable[int], firm: Iterable[int], po
         finder.add(number)
     merged = {}
     for number in order:
+        if finder.is_alone(number):
+            continue
         if link := next(finder.find(number), None):
             merged[number] = link
         else:

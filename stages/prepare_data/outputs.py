@@ -115,7 +115,7 @@ def write_set(
 ) -> Tally:
     """Write all files; they take the place of the old ones together, at the end."""
     with schema.folder(output_dir) as staging:
-        tally = write_records(result, staging, plan, options["seed"])
+        tally = write_records(result, staging, plan, options["seed"], options["shard_rows"])
         reports = {
             "dataset_stats.json": statistics(result, tally, options),
             "deduplication_report.json": tally.deduplication(priorities(result), result.policy._asdict()),
@@ -127,7 +127,7 @@ def write_set(
             staging / "ledger.json",
             stage=STAGE,
             inputs=inputs,
-            outputs=[staging / "train.json", staging / "test.json"],
+            outputs=sides_in(staging),
             files=[staging / name for name in ("removed_duplicates.json", *reports)],
             counts=tally.counts(),
             reasons=tally.reasons(),
@@ -143,12 +143,23 @@ def write_set(
     return tally
 
 
-def write_records(result: Result, staging: Path, plan: Plan | None, seed: int) -> Tally:
+def sides_in(folder: Path) -> list[Path]:
+    """The files of both sides: one each, or shards."""
+    return [*sorted(folder.glob("train/*"), key=str), *sorted(folder.glob("test/*"), key=str)] or [
+        folder / "train.json",
+        folder / "test.json",
+    ]
+
+
+def write_records(result: Result, staging: Path, plan: Plan | None, seed: int, shard_rows: int | None = None) -> Tally:
     """All rows to their files; a record of the train side is followed by its variants."""
     tally = Tally()
     taken = kept_descriptions(result) if plan else set()
     with ExitStack() as stack:
-        keep = {name: stack.enter_context(schema.write(staging / name)) for name in FILES[:4]}
+        keep = {name: stack.enter_context(schema.write(staging / name)) for name in FILES[2:4]}
+        for name in FILES[:2]:
+            side = schema.write_parts(staging / Path(name).stem, shard_rows) if shard_rows else None
+            keep[name] = stack.enter_context(side or schema.write(staging / name))
         for reading in result.readings:
             for reject in reading.spool.rejects():
                 tally.unusable(reject)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import schema
-from extractors import BadRow
 from schema import Fault, Record
 from stages.prepare_data import judge, repair
 from stages.prepare_data.catalogue import Source
@@ -28,6 +27,7 @@ class Rules(NamedTuple):
     limits: judge.Limits
     policy: Policy
     repairs: list[repair.Step]
+    bad_row: type[Any]  # what an extractor yields for a row that it can not read
 
 
 class Judged(NamedTuple):
@@ -40,7 +40,7 @@ class Judged(NamedTuple):
 def judge_row(item: Any, rules: Rules) -> tuple[str, Record]:
     """The step that a row fails at and what goes to the rejects, or nothing and the record."""
     source = rules.source
-    if isinstance(item, BadRow):
+    if isinstance(item, rules.bad_row):
         return "unreadable", judge.mark_unusable(source, Fault(item.code, item.message), *item[2:])
     record = judge.to_record(item, source)
     if isinstance(record, Fault):

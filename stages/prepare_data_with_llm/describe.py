@@ -48,16 +48,8 @@ class Describing:
         if isinstance(pictures, Fault):
             return pictures
         features = self.memo.features(record["code"])
-        request = self.service.request(
-            task=f"{NAME}/1 {self.prompt.version}",
-            system=self.prompt.system,
-            user=question_about(record, features, self.prompt),
-            schema=self.prompt.schema,
-            max_tokens=self.prompt.max_tokens,
-            temperature=self.prompt.temperature,
-            images=pictures,
-        )
-        return Question(request, self.read, note=features)
+        user = question_about(record, features, self.prompt)
+        return Question(self.service.request(NAME, self.prompt, user, pictures), self.read, note=features)
 
     def read(self, text: str) -> str:
         description = " ".join(plain(self.prompt.answer(text)["description"], "description").split())

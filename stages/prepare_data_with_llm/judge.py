@@ -31,21 +31,13 @@ class Judging:
         pictures = pictures_of(record, self.frames)
         if isinstance(pictures, Fault):
             return pictures
-        request = self.service.request(
-            task=f"{NAME}/1 {self.prompt.version}",
-            system=self.prompt.system,
-            user=self.prompt.fill(
-                description=record["description"],
-                code=capped(record["code"], self.prompt.characters),
-                code_limit=f"{self.prompt.characters:,}",
-                source=record["source"],
-            ),
-            schema=self.prompt.schema,
-            max_tokens=self.prompt.max_tokens,
-            temperature=self.prompt.temperature,
-            images=pictures,
+        user = self.prompt.fill(
+            description=record["description"],
+            code=capped(record["code"], self.prompt.characters),
+            code_limit=f"{self.prompt.characters:,}",
+            source=record["source"],
         )
-        return Question(request, self.read)
+        return Question(self.service.request(NAME, self.prompt, user, pictures), self.read)
 
     def read(self, text: str) -> dict[str, Any]:
         answer: dict[str, Any] = self.prompt.answer(text)

@@ -81,17 +81,9 @@ class Explaining:
     def question(self, record: Record) -> Question | Fault:
         if fault := unfit(record, self.everything, self.prompt.characters):
             return fault
-        request = self.service.request(
-            task=f"{NAME}/1 {self.prompt.version}",
-            system=self.prompt.system,
-            user=self.prompt.fill(
-                text=record["code"].strip(), context=about_text(record), personas="", source=record["source"]
-            ),
-            schema=self.prompt.schema,
-            max_tokens=self.prompt.max_tokens,
-            temperature=self.prompt.temperature,
-        )
-        return Question(request, self.read)
+        text = record["code"].strip()
+        user = self.prompt.fill(text=text, context=about_text(record), personas="", source=record["source"])
+        return Question(self.service.request(NAME, self.prompt, user), self.read)
 
     def read(self, text: str) -> dict[str, dict[str, str]]:
         answer = self.prompt.answer(text)

@@ -68,20 +68,13 @@ class Preferring:
         most = self.prompt.characters
         if max(len(record["description"]), len(record["code"])) > most:
             return Fault("long_text", f"a text has more than the {most:,} characters that the prompt shows")
-        request = self.service.request(
-            task=f"{NAME}/1 {self.prompt.version}",
-            system=self.prompt.system,
-            user=self.prompt.fill(
-                first=record["description"],
-                second=record["code"],
-                code=capped(record["metadata"]["about"], most) or "Nothing more is known than the texts.",
-                code_limit=f"{most:,}",
-            ),
-            schema=self.prompt.schema,
-            max_tokens=self.prompt.max_tokens,
-            temperature=self.prompt.temperature,
+        user = self.prompt.fill(
+            first=record["description"],
+            second=record["code"],
+            code=capped(record["metadata"]["about"], most) or "Nothing more is known than the texts.",
+            code_limit=f"{most:,}",
         )
-        return Question(request, self.read)
+        return Question(self.service.request(NAME, self.prompt, user), self.read)
 
     def read(self, text: str) -> dict[str, Any]:
         answer: dict[str, Any] = self.prompt.answer(text)

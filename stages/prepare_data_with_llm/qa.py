@@ -31,17 +31,10 @@ class Examining:
     def question(self, record: Record) -> Question | Fault:
         if fault := unfit(record, self.everything, self.prompt.characters):
             return fault
-        request = self.service.request(
-            task=f"{NAME}/1 {self.prompt.version}",
-            system=self.prompt.system,
-            user=self.prompt.fill(
-                text=record["code"], context=about_text(record), num_pairs=self.num_pairs, source=record["source"]
-            ),
-            schema=self.prompt.schema,
-            max_tokens=self.prompt.max_tokens,
-            temperature=self.prompt.temperature,
+        user = self.prompt.fill(
+            text=record["code"], context=about_text(record), num_pairs=self.num_pairs, source=record["source"]
         )
-        return Question(request, self.read)
+        return Question(self.service.request(NAME, self.prompt, user), self.read)
 
     def read(self, text: str) -> list[Pair]:
         """The pairs of an answer that can be used; not one is a fault of the answer."""

@@ -4,7 +4,7 @@ A task makes a Question for a record and gets back, in the order of the records,
 
     class Judging:                                          # any object with these two methods is a Task
         def question(self, record):                         # pure; called once for each record, also by a plan
-            return Question(self.service.request(task="judge/1", system=..., user=..., schema=...), self.read)
+            return Question(self.service.request("judge", self.prompt, self.prompt.fill(...)), self.read)
         def settle(self, run, record, found):               # called in input order
             run.keep(... found.value ..., request=found.key)
 

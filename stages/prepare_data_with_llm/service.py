@@ -14,6 +14,7 @@ import click
 import schema
 from stages.prepare_data_with_llm import keys
 from stages.prepare_data_with_llm import structure as structures
+from stages.prepare_data_with_llm.prompt import Prompt
 from stages.prepare_data_with_llm.questions import Request
 from stages.prepare_data_with_llm.structure import MEANS, Structure
 
@@ -51,27 +52,26 @@ class Service:
     def author(self) -> str:
         return f"{self.provider}/{self.model}"
 
-    def request(
-        self,
-        *,
-        task: str,
-        system: str,
-        user: str,
-        schema: dict[str, Any],
-        max_tokens: int,
-        temperature: float = 0.1,
-        images: tuple[str, ...] = (),
-        sample: int = 0,
-    ) -> Request:
-        """A request to this service."""
+    def request(self, task: str, prompt: Prompt, user: str, images: tuple[str, ...] = ()) -> Request:
+        """What this service is asked for a task by a prompt, of which `user` is the filled part."""
         from stages.prepare_data_with_llm.providers import sent_parameters
 
-        parameters = sent_parameters(self.provider, self.host, self.model, temperature)
+        parameters = sent_parameters(self.provider, self.host, self.model, prompt.temperature)
+        task = f"{task}/1 {prompt.version}"
         if self.batch_size > 1:  # an answer that was written beside others is another answer
             task = f"{task} in calls of {self.batch_size}"
         return self.structure.of(
             Request(
-                task, self.provider, self.host, self.model, system, user, schema, max_tokens, parameters, images, sample
+                task=task,
+                provider=self.provider,
+                host=self.host,
+                model=self.model,
+                system=prompt.system,
+                user=user,
+                schema=prompt.schema,
+                max_tokens=prompt.max_tokens,
+                parameters=parameters,
+                images=images,
             )
         )
 

@@ -18,7 +18,7 @@ import msgspec
 
 from stages.report.census import LICENCE_UNKNOWN
 from stages.report.ledgers import Step
-from stages.report.rows import End, Row, opened
+from stages.report.rows import End, Row, as_dict, as_list, opened
 
 MOST_ROWS, BLOCK = 250_000, 2_000
 LIMITS = (16_000, 8_000, 4_000, 3_000, 2_000, 1_500, 1_000, 800, 600, 500, 400, 350, 300, 250, 200, 150, 100, 80, 40)
@@ -110,16 +110,16 @@ class Packer:
 
     def _more(self, metadata: Json) -> Json:
         """What is shown of a row once it is clicked."""
-        quality, error = _dict(metadata.get("quality")), _dict(metadata.get("error"))
+        quality, error = as_dict(metadata.get("quality")), as_dict(metadata.get("error"))
         return {
-            "origin": {str(name): str(value)[:MESSAGE] for name, value in _dict(metadata.get("origin")).items()},
-            "lineage": [self._step(_dict(entry)) for entry in metadata.get("lineage") or []],
-            "issues": [_issue(_dict(issue)) for issue in (quality.get("issues") or [])[:ISSUES]],
-            "fixes": [str(name) for name in metadata.get("fixes_applied") or []],
+            "origin": {str(name): str(value)[:MESSAGE] for name, value in as_dict(metadata.get("origin")).items()},
+            "lineage": [self._step(as_dict(entry)) for entry in as_list(metadata.get("lineage"))],
+            "issues": [_issue(as_dict(issue)) for issue in as_list(quality.get("issues"))[:ISSUES]],
+            "fixes": [str(name) for name in as_list(metadata.get("fixes_applied"))],
             "author": str(metadata.get("description_generated_by") or ""),
             "before": str(metadata.get("original_description") or "")[: self.limit],
-            "render": _render(_dict(metadata.get("render"))),
-            "twin": _twin(_dict(metadata.get("duplicate_of"))),
+            "render": _render(as_dict(metadata.get("render"))),
+            "twin": _twin(as_dict(metadata.get("duplicate_of"))),
             "error": str(error.get("message") or "")[:MESSAGE],
             "cost": self.costs.get(str(metadata.get("id")), {}),
         }
@@ -131,10 +131,6 @@ class Packer:
         return [place, request] if request else [place]
 
 
-def _dict(value: object) -> Json:
-    return value if isinstance(value, dict) else {}
-
-
 def _issue(issue: Json) -> list[str]:
     return [str(issue.get(name, ""))[:MESSAGE] for name in ("check", "severity", "message")]
 
@@ -142,7 +138,7 @@ def _issue(issue: Json) -> list[str]:
 def _render(said: Json) -> str:
     if "ok" not in said:
         return ""
-    error = _dict(said.get("error"))
+    error = as_dict(said.get("error"))
     told = "runs" if said["ok"] else f"{error.get('class', 'fails')}: {error.get('message', '')}"
     return f"{told} ({said.get('level', '')})"[:MESSAGE]
 

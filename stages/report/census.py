@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import schema
 from stages.report.ledgers import Step
-from stages.report.rows import KEPT, MERGED, REJECTED, Row
+from stages.report.rows import KEPT, MERGED, REJECTED, Row, as_dict, as_list
 
 CLUSTERS, REWRITES, REWRITES_HELD, TOKEN_ROWS = 24, 12, 4096, 5000
 LICENCE_UNKNOWN = "not recorded"
@@ -79,7 +79,7 @@ class Census:
             self._keep(record, metadata)
         if row.score is not None and fate in self.scores:
             self.scores[fate][min(20, int(row.score * 20 + 1e-9))] += 1
-            self.issues.update({_issue(issue) for issue in metadata["quality"].get("issues") or []})
+            self.issues.update({_issue(issue) for issue in as_list(as_dict(metadata["quality"]).get("issues"))})
 
     def _keep(self, record: schema.Record, metadata: Json) -> None:
         source = record["source"]
@@ -91,18 +91,18 @@ class Census:
             self._note_rewrite(record)
 
     def _count_marks(self, source: str, metadata: Json) -> None:
-        render = metadata.get("render")
+        render = as_dict(metadata.get("render"))
         self.marks[source].update(
             fixed=bool(metadata.get("fixes_applied")),
             described=bool(metadata.get("description_generated_by")),
             augmented=bool(metadata.get("augmented_from")),
-            rendered=isinstance(render, dict) and bool(render.get("ok")),
-            run=isinstance(render, dict) and isinstance(render.get("ok"), bool),
+            rendered=render.get("ok") is True,
+            run=isinstance(render.get("ok"), bool),
         )
 
     def _merge(self, row: Row) -> None:
-        why = row.metadata.get("duplicate_of")
-        if not isinstance(why, dict) or not isinstance(why.get("kept_id"), str):
+        why = as_dict(row.metadata.get("duplicate_of"))
+        if not isinstance(why.get("kept_id"), str):
             return
         self.clusters[why["kept_id"]] += 1
         held = self._removed[why["kept_id"]]
@@ -150,6 +150,4 @@ def about_how_many_tokens(text: str) -> int:
 
 
 def _issue(issue: Any) -> tuple[str, str]:
-    if not isinstance(issue, dict):
-        return "", ""
-    return str(issue.get("check", "")), str(issue.get("severity", ""))
+    return str(as_dict(issue).get("check", "")), str(as_dict(issue).get("severity", ""))

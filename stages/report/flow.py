@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -87,8 +88,9 @@ def _sources(step: Step) -> dict[str, int]:
     """Rows by source, from the statistics of the first stage; or else the file that it read."""
     for path in step.written:
         if path.name == "dataset_stats.json" and path.is_file():
-            counted = json.loads(path.read_bytes())["sources"]
-            return {name: facts["rows"] for name, facts in counted.items() if facts["rows"]}
+            with suppress(ValueError, KeyError, TypeError, AttributeError):  # edited by hand
+                counted = json.loads(path.read_bytes())["sources"]
+                return {name: int(facts["rows"]) for name, facts in counted.items() if facts["rows"]}
     names = ", ".join(path.name for path in step.inputs) or "standard input"
     return {names: step.ledger.counts.get("in", 0)}
 

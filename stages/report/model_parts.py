@@ -15,7 +15,7 @@ import schema
 from stages.report import drawing
 from stages.report.ledgers import Step, shown
 from stages.report.markup import Markup, Section, beside, details, facts, figure, quote, table
-from stages.report.rows import records
+from stages.report.rows import as_dict, records
 
 PICTURES, PICTURE_BYTES, ANSWERS = 48, 1 << 18, 8
 CURVES = (
@@ -192,7 +192,7 @@ def gallery(steps: Sequence[Step], named: Sequence[Path], data: Sequence[Path]) 
 
 def _pictures(place: Path, folders: Sequence[Path], most: int) -> Iterator[str]:
     for row in records(place):
-        name = (row["metadata"].get("render") or {}).get("frame")
+        name = as_dict(row["metadata"].get("render")).get("frame")
         if most <= 0 or not isinstance(name, str):
             continue
         found = next((folder / Path(name).name for folder in folders if (folder / Path(name).name).is_file()), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,15 @@ class End(NamedTuple):
     step: int  # the position of the stage that wrote it
 
 
+def as_dict(value: object) -> dict[str, Any]:
+    """Metadata may hold anything under any name; what is not of the shape of ours counts as not there."""
+    return value if isinstance(value, dict) else {}
+
+
+def as_list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 @dataclass
 class Row:
     """What the report tells of one row."""
@@ -42,14 +52,12 @@ class Row:
 
     @property
     def reason(self) -> str:
-        error = self.metadata.get("error")
-        return str(error.get("code", "")) if isinstance(error, dict) else ""
+        return str(as_dict(self.metadata.get("error")).get("code", ""))
 
     @property
     def score(self) -> float | None:
-        quality = self.metadata.get("quality")
-        score = quality.get("score") if isinstance(quality, dict) else None
-        return float(score) if isinstance(score, int | float) else None
+        score = as_dict(self.metadata.get("quality")).get("score")
+        return float(score) if isinstance(score, int | float) and 0 <= score <= 1 else None
 
 
 def ends(steps: Sequence[Step]) -> list[End]:
@@ -101,5 +109,6 @@ def opened(path: Path) -> IO[bytes]:
     if path.suffix == ".zst":
         import zstandard
 
-        return cast(IO[bytes], zstandard.open(path, "rb"))
+        reader = zstandard.ZstdDecompressor().stream_reader(path.open("rb"), read_across_frames=True, closefd=True)
+        return cast(IO[bytes], io.BufferedReader(cast(io.RawIOBase, reader)))
     return open(path, "rb")

@@ -126,7 +126,7 @@ class Looked:
         self.fault = self.fault or other.fault
 
 
-def look(piece: Input, job: Job) -> tuple[dict[str, bytes], Looked]:
+def look(piece: Input, job: Job) -> tuple[schema.Marked, Looked]:
     """The first reading of one shard, in a process of its own."""
     looked = Looked()
     return schema.sketches(looked.records(piece, job), near=job.near, normalise=job.normalise), looked
@@ -136,7 +136,7 @@ def place(input_: Input, benchmarks: Files, job: Job, workplace: schema.Workplac
     """The first reading: the side of every record."""
     looked = Looked()
 
-    def found() -> Iterator[dict[str, bytes]]:
+    def found() -> Iterator[schema.Marked]:
         yield schema.sketches(benchmarks.records(), near=job.near, normalise=job.normalise)
         for marks, one in schema.each(workplace, partial(look, job=job), input_.pieces()):
             looked.add(one)

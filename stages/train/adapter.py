@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -87,7 +86,6 @@ def train(model: PreTrainedModel, job: Job, folder: Path, team: machine.Team, *,
     team.wait()
     if not start and team.is_first:
         _start_over(folder)
-    _settle_reports(told.report_to, folder.parent)
     arguments = _arguments(job, folder, use_cpu=team.is_on_cpus())
     if told.fsdp and arguments.device:  # asking for the device makes the libraries look at the processes
         team.allow_fsdp_on_cpus()
@@ -143,20 +141,6 @@ def _start_over(folder: Path) -> None:
     if found := checkpoints.checkpoints(folder):
         schema.log(f"train: starting anew, {len(found)} checkpoints of an earlier run are removed")
         shutil.rmtree(folder)
-
-
-def _settle_reports(where: str, output: Path) -> None:
-    """The trackers look into the environment alone."""
-    if where == "tensorboard":
-        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(output / "tensorboard"))
-    if where == "wandb":
-        os.environ.setdefault("WANDB_DIR", str(output))
-        os.environ.setdefault("WANDB_SILENT", "true")
-        if not os.environ.get("WANDB_API_KEY") and "WANDB_MODE" not in os.environ:
-            os.environ["WANDB_MODE"] = "offline"
-            schema.log(f"train: no WANDB_API_KEY: wandb writes to {output}/wandb, `wandb sync` sends it later")
-    if where == "trackio":
-        os.environ.setdefault("TRACKIO_DIR", str(output / "trackio"))
 
 
 def _dataset(rows: Sequence[Row]) -> Dataset:

@@ -52,7 +52,7 @@ SHORTCUTS = {
 # What some settings need besides; where it comes from.
 OPTIONAL = {
     "qlora": ("bitsandbytes", "pip install 'linemill[qlora]'"),
-    "tensorboard": ("tensorboard", "pip install tensorboard"),
+    "tensorboard": ("tensorboard", "pip install 'linemill[tensorboard]'"),
     "wandb": ("wandb", "pip install wandb"),
     "trackio": ("trackio", "pip install trackio"),
     "kernels": ("kernels", "pip install kernels"),
@@ -232,6 +232,8 @@ def load_model(folder: Path, dtype: str, config: FineTuneConfig) -> PreTrainedMo
     told: dict[str, Any] = {"dtype": getattr(torch, dtype), "local_files_only": True, "use_safetensors": True}
     if config.model.attention != "auto":
         told["attn_implementation"] = config.model.attention
+    elif config.training.packing and not torch.accelerator.is_available():
+        told["attn_implementation"] = packing.attend_row_by_row()
     if config.training.kernels:
         told["use_kernels"] = True
     if config.training.method == "qlora":

@@ -15,10 +15,11 @@ import types
 from pathlib import Path
 from typing import Any
 
-from stages.filter_quality.render.quicker import make_quicker
-from stages.filter_quality.render.tex import Tex
+from stages.filter_quality.render.tex import Tex, svg_of
 
 MODULE = "scene_under_test"
+# Read here, where the project can still be seen; it imports Manim, so it runs where Manim is loaded.
+_QUICKER = compile(Path(__file__).with_name("quicker.py").read_text("utf-8"), "quicker.py", "exec", dont_inherit=True)
 _MOST_SCENES = 5
 _TINY, _LEGIBLE = (214, 120), (854, 480)
 # The first statement of most programs. Carried out once, in the server, it costs a program no copies of the pages that
@@ -33,11 +34,13 @@ _NOTHING = lambda *_, **__: None  # noqa: E731
 Answer = dict[str, Any]
 
 
-def run(job: dict[str, Any], folder: str) -> tuple[Answer, bytes]:
+def run(job: dict[str, Any], folder: str, known: dict[str, str]) -> tuple[Answer, bytes]:
     """The facts of one run and, when it is wanted, the last frame as PNG."""
+    if "formula" in job:
+        return _formula(job, folder)
     answer: Answer = {"stage": "import", "scenes": []}
     picture = b""
-    tex = Tex(job["tex"])
+    tex = Tex(job["tex"], known)
     try:
         _prepare(job, folder)
         scenes = _scenes(_import(job["code"], folder), job["scene"])
@@ -52,7 +55,13 @@ def run(job: dict[str, Any], folder: str) -> tuple[Answer, bytes]:
     except BaseException as error:  # noqa: BLE001  sys.exit and KeyboardInterrupt of a program are its faults too
         answer["error"] = _told(error, folder)
     answer["tex"] = tex.kind if tex.used else "none"
+    answer["formulas"] = tex.asked
     return answer, picture
+
+
+def _formula(job: dict[str, Any], folder: str) -> tuple[Answer, bytes]:
+    _prepare(job, folder)
+    return {"stage": "done", "scenes": [], "tex": job["tex"]}, svg_of(job["formula"]).encode()
 
 
 def warm_up(folder: str) -> None:
@@ -66,7 +75,9 @@ def warm_up(folder: str) -> None:
         def construct(self) -> None:
             self.play(manim.Write(manim.Text("warm")), manim.Create(manim.Circle()))
 
-    make_quicker()
+    quicker: dict[str, Any] = {"__name__": "quicker"}
+    exec(_QUICKER, quicker)
+    quicker["make_quicker"]()
     exec("from manim import *", vars(_starred))
     logging.disable(logging.CRITICAL)
     manim.config.verbosity = "CRITICAL"

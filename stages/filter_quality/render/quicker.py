@@ -11,7 +11,17 @@ import copy
 import types
 from collections.abc import Callable
 from enum import EnumMeta
+from functools import wraps
+from importlib.metadata import version
 from typing import Any
+
+import manim
+import manim.mobject.geometry.arc as arc
+import manim.mobject.three_d.three_d_utils as normals
+import manim.utils.space_ops as space
+import numpy
+import svgelements
+from manim import BLACK, ManimColor, Mobject
 
 COMPARED_WITH = "0.22.0"
 _SAME = {int, float, bool, str, bytes, complex, type(None), type, types.FunctionType, types.BuiltinFunctionType}
@@ -21,17 +31,9 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ 0123456789 .,:
 
 def make_quicker() -> None:
     """Put all of this in the place of what it does the work of; once, in the server."""
-    from importlib.metadata import version
-
-    import manim
-    import manim.mobject.geometry.arc as arc
-    import manim.mobject.three_d.three_d_utils as normals
-    import manim.utils.space_ops as space
-    import svgelements
-
     if version("manim") != COMPARED_WITH:
         return
-    manim.Mobject.__deepcopy__ = _copies()
+    Mobject.__deepcopy__ = _copy_of_mobject
     # A drawing keeps the path that its points came from; nothing changes it any more, and copies of it are dear.
     svgelements.Path.__deepcopy__ = lambda path, memo: path
     svgelements.Path.parse = _paths(svgelements.Path, svgelements.Point)
@@ -43,8 +45,8 @@ def make_quicker() -> None:
     kind.get_points_defining_boundary = _boundary(kind)
     kind.get_subpaths_from_points = _subpaths(kind)
     kind.get_nth_curve_length_pieces = _length_pieces(kind)
-    manim.Mobject.get_critical_point = _critical_points()
-    manim.Mobject.apply_function = _applied()
+    Mobject.get_critical_point = _critical_point
+    Mobject.apply_function = _applied
     normals.get_3d_vmob_unit_normal = _normals(normals.get_3d_vmob_unit_normal, kind.get_anchors)
     arc.TipableVMobject.has_tip = lambda line: "tip" in line.__dict__ and line.tip in line
     arc.TipableVMobject.has_start_tip = lambda line: "start_tip" in line.__dict__ and line.start_tip in line
@@ -53,60 +55,77 @@ def make_quicker() -> None:
     manim.Text(_LETTERS)
 
 
-def _copies() -> Callable[..., Any]:
+def _copy_of_mobject(self: Any, memo: dict[int, Any]) -> Any:
     """Mobject.__deepcopy__ without the general way for the kinds that mobjects are made of."""
-    import numpy
-    from manim import ManimColor, Mobject
+    result = self.__class__.__new__(self.__class__)
+    memo[id(self)] = result
+    for name, value in self.__dict__.items():
+        setattr(result, name, value if type(value) in _SAME else _copy_of(value, memo))
+    result.original_id = str(id(self))
+    return result
 
-    def copied(value: Any, memo: dict[int, Any]) -> Any:
-        kind = type(value)
-        if kind in _SAME or type(kind) is EnumMeta:
-            return value
-        if (known := memo.get(id(value))) is not None:
-            return known
-        if kind is numpy.ndarray and not value.dtype.hasobject:
-            result = memo[id(value)] = value.copy(order="K")
-        elif kind is ManimColor:
-            result = memo[id(value)] = ManimColor.__new__(ManimColor)
-            result.__dict__.update((name, copied(inner, memo)) for name, inner in value.__dict__.items())
-        elif kind is list:
-            result = memo[id(value)] = []
-            result.extend(each if type(each) in _SAME else copied(each, memo) for each in value)
-        elif kind is dict:
-            result = memo[id(value)] = {}
-            result.update((copied(key, memo), copied(inner, memo)) for key, inner in value.items())
-        elif isinstance(value, Mobject):
-            result = value.__deepcopy__(memo)
-        else:
-            result = copy.deepcopy(value, memo)
-        return result
 
-    def __deepcopy__(self: Any, memo: dict[int, Any]) -> Any:
-        result = self.__class__.__new__(self.__class__)
-        memo[id(self)] = result
-        for name, value in self.__dict__.items():
-            setattr(result, name, value if type(value) in _SAME else copied(value, memo))
-        result.original_id = str(id(self))
-        return result
+def _copy_of(value: Any, memo: dict[int, Any]) -> Any:
+    kind = type(value)
+    if kind in _SAME or type(kind) is EnumMeta:
+        return value
+    if (known := memo.get(id(value))) is not None:
+        return known
+    if kind in _WAYS:
+        return _WAYS[kind](value, memo)
+    return value.__deepcopy__(memo) if isinstance(value, Mobject) else copy.deepcopy(value, memo)
 
-    return __deepcopy__
+
+def _copy_of_array(value: Any, memo: dict[int, Any]) -> Any:
+    memo[id(value)] = copy.deepcopy(value, memo) if value.dtype.hasobject else value.copy(order="K")
+    return memo[id(value)]
+
+
+def _copy_of_colour(value: Any, memo: dict[int, Any]) -> Any:
+    result = memo[id(value)] = ManimColor.__new__(ManimColor)
+    result.__dict__.update((name, _copy_of(inner, memo)) for name, inner in value.__dict__.items())
+    return result
+
+
+def _copy_of_list(value: Any, memo: dict[int, Any]) -> Any:
+    result = memo[id(value)] = []
+    result.extend(each if type(each) in _SAME else _copy_of(each, memo) for each in value)
+    return result
+
+
+def _copy_of_dict(value: Any, memo: dict[int, Any]) -> Any:
+    result = memo[id(value)] = {}
+    result.update((_copy_of(key, memo), _copy_of(inner, memo)) for key, inner in value.items())
+    return result
+
+
+_WAYS = {
+    numpy.ndarray: _copy_of_array,
+    ManimColor: _copy_of_colour,
+    list: _copy_of_list,
+    dict: _copy_of_dict,
+}
 
 
 def _beginnings(kind: Any) -> Callable[..., Any]:
     """VMobject() without arguments: every group and every letter begins as a copy of the same."""
-    import functools
-
-    import numpy
-
     own = kind.__init__
-    asked = ("reset_points", "init_colors", "set_color", "set_fill", "set_stroke", "set_background_stroke", "set_sheen")
+    asked: tuple[str, ...] = (
+        "reset_points",
+        "init_colors",
+        "set_color",
+        "set_fill",
+        "set_stroke",
+        "set_background_stroke",
+        "set_sheen",
+    )
     asked += ("update_rgbas_array", "generate_rgbas_array", "color", "fill_color", "stroke_color", "__setattr__")
     plain: dict[type, bool] = {}
     first = kind().__dict__
     arrays = [name for name, value in first.items() if isinstance(value, numpy.ndarray)]
     lists = [name for name, value in first.items() if isinstance(value, list)]
 
-    @functools.wraps(own)
+    @wraps(own)
     def __init__(self: Any, *arguments: Any, **options: Any) -> None:
         mine = type(self)
         if mine not in plain:
@@ -127,7 +146,7 @@ def _beginnings(kind: Any) -> Callable[..., Any]:
 
 def _paths(kind: Any, point: Any) -> Callable[..., Any]:
     """Path.parse, once for each text: the same letter comes again and again."""
-    own, known = kind.parse, {}
+    own, known = kind.parse, dict[str, list[Any]]()
 
     def copied(segments: list[Any]) -> list[Any]:
         copies = []
@@ -156,8 +175,6 @@ def _paths(kind: Any, point: Any) -> Callable[..., Any]:
 
 def _colours(own: Any) -> Callable[..., Any]:
     """One colour and one opacity, without sheen, which is nearly every call."""
-    import numpy
-    from manim import BLACK, ManimColor
 
     def generate_rgbas_array(self: Any, color: Any, opacity: Any) -> Any:
         if self.get_sheen_factor() != 0 or not (opacity is None or type(opacity) in (int, float)):
@@ -192,8 +209,6 @@ def _updates(own: Any) -> Callable[..., Any]:
 
 
 def _colours_of(kind: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    import numpy
-
     def colour(rgba: Any) -> Any:
         if rgba.dtype != float:
             return kind(rgba[:3])
@@ -213,8 +228,6 @@ def _colours_of(kind: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 def _boundary(kind: Any) -> Callable[..., Any]:
     """The ends of all curves, by whole arrays."""
-    import numpy
-
     own, anchors = kind.get_points_defining_boundary, kind.get_anchors
 
     def get_points_defining_boundary(self: Any) -> Any:
@@ -236,21 +249,16 @@ def _boundary(kind: Any) -> Callable[..., Any]:
     return get_points_defining_boundary
 
 
-def _critical_points() -> Callable[..., Any]:
-    import numpy
-
-    def get_critical_point(self: Any, direction: Any) -> Any:
-        result = numpy.zeros(self.dim)
-        points = self.get_points_defining_boundary()
-        if len(points) == 0:
-            return result
-        least, most = points.min(axis=0), points.max(axis=0)
-        for dim in range(self.dim):
-            key = direction[dim]
-            result[dim] = least[dim] if key < 0 else (least[dim] + most[dim]) / 2 if key == 0 else most[dim]
+def _critical_point(self: Any, direction: Any) -> Any:
+    result = numpy.zeros(self.dim)
+    points = self.get_points_defining_boundary()
+    if len(points) == 0:
         return result
-
-    return get_critical_point
+    least, most = points.min(axis=0), points.max(axis=0)
+    for dim in range(self.dim):
+        key = direction[dim]
+        result[dim] = least[dim] if key < 0 else (least[dim] + most[dim]) / 2 if key == 0 else most[dim]
+    return result
 
 
 def _subpaths(kind: Any) -> Callable[..., Any]:
@@ -268,8 +276,6 @@ def _subpaths(kind: Any) -> Callable[..., Any]:
 
 def _length_pieces(kind: Any) -> Callable[..., Any]:
     """All points of a curve at once."""
-    import numpy
-
     own, curve = kind.get_nth_curve_length_pieces, kind.get_nth_curve_function
     places = numpy.linspace(0, 1, 10).reshape(10, 1)
 
@@ -298,32 +304,24 @@ def _rotations(own: Any) -> Any:
     return types.SimpleNamespace(from_rotvec=turn)
 
 
-def _applied() -> Callable[..., Any]:
+def _applied(self: Any, function: Any, *, about_point: Any = None, about_edge: Any = None) -> Any:
     """A function of a point, for each point, without numpy's way for axes of any kind."""
-    import numpy
+    if about_point is None and about_edge is None:
+        about_point = numpy.zeros(3)
 
-    def apply_function(self: Any, function: Any, *, about_point: Any = None, about_edge: Any = None) -> Any:
-        if about_point is None and about_edge is None:
-            about_point = numpy.zeros(3)
+    def of_all(points: Any) -> Any:
+        found = [numpy.asanyarray(function(point)) for point in points]
+        if any(each.shape != (3,) or each.dtype != float for each in found):
+            given = iter(found)
+            return numpy.apply_along_axis(lambda _: next(given), 1, points)
+        return numpy.array(found)
 
-        def of_all(points: Any) -> Any:
-            found = [numpy.asanyarray(function(point)) for point in points]
-            if any(each.shape != (3,) or each.dtype != float for each in found):
-                given = iter(found)
-                return numpy.apply_along_axis(lambda _: next(given), 1, points)
-            return numpy.array(found)
-
-        self.apply_points_function_about_point(of_all, about_point, about_edge)
-        return self
-
-    return apply_function
+    self.apply_points_function_about_point(of_all, about_point, about_edge)
+    return self
 
 
 def _normals(own: Any, anchors: Any) -> Callable[..., Any]:
     """The normal at a corner; how many anchors there are is known without making them."""
-    import numpy
-    from manim.utils.space_ops import get_unit_normal
-
     up = numpy.array((0.0, 1.0, 0.0))
 
     def get_3d_vmob_unit_normal(vmob: Any, point_index: int) -> Any:
@@ -335,7 +333,7 @@ def _normals(own: Any, anchors: Any) -> Callable[..., Any]:
             return up.copy()
         before = point_index - 3 if point_index > 2 else count - 4
         after = point_index + 3 if point_index < count - 3 else 3
-        normal = get_unit_normal(points[after] - points[point_index], points[before] - points[point_index])
+        normal = space.get_unit_normal(points[after] - points[point_index], points[before] - points[point_index])
         return normal if normal.any() else up.copy()
 
     return get_3d_vmob_unit_normal

@@ -30,6 +30,7 @@ from stages.filter_quality.render.verdicts import End, Verdict, verdict
 
 _MOST_BYTES = 64 << 20
 _NOT_STARTED = 113  # the sandbox itself failed
+_FORMULA = {"level": "check", "frame": False, "tex": "latex"}
 _CANARY = """import wave
 from manim import *
 class Canary(Scene):
@@ -45,6 +46,7 @@ class Place(NamedTuple):
     readable: list[str]
     folder: str
     own: int | None  # None without namespaces
+    memory: tex.Memory
 
 
 class Refused(Exception):
@@ -67,7 +69,12 @@ def main() -> None:
         _reply(replies, hello)
         for line in jobs:
             job = {**json.loads(line), "tex": hello.get("tex")}
-            said, picture, cpu_s = _run(job, place, jobs.fileno())
+            said, picture, cpu_s, formulas = _run(job, place, jobs.fileno())
+            for formula in place.memory.wanted(formulas):
+                drawn, svg, more, _ = _run(_FORMULA | {"formula": formula}, place, jobs.fileno())
+                cpu_s += more
+                if drawn["ok"]:
+                    place.memory.known[formula] = svg.decode()
             _reply(replies, {"verdict": said, "cpu_s": round(cpu_s, 3), "picture": len(picture)}, picture)
     except BrokenPipeError:
         pass  # whoever asked is gone
@@ -80,7 +87,7 @@ def _settle(limits: Limits, *, unsafe: bool) -> Place:
     """Go where the programs will run: out of sight of everything, or, when that was allowed, as far as it goes."""
     readable = layers.needed_folders()
     if not (problem := _tried(readable)):
-        return Place(limits, ["/"], SCENE, layers.close_in(readable))
+        return Place(limits, ["/"], SCENE, layers.close_in(readable), tex.Memory())
     if not unsafe:
         raise Refused(f"this system allows no sandbox ({problem}); --unsafe runs the programs without one")
     folder = tempfile.mkdtemp(prefix="linemill-render-")
@@ -88,7 +95,7 @@ def _settle(limits: Limits, *, unsafe: bool) -> Place:
         with suppress(OSError):  # in a container root may be the only user there is
             os.chown(folder, layers.NOBODY, layers.NOBODY)
             layers.drop_root()
-    return Place(limits, readable, folder, None)
+    return Place(limits, readable, folder, None, tex.Memory())
 
 
 def _tried(readable: list[str]) -> str:
@@ -120,7 +127,7 @@ def _hello(place: Place, jobs: int) -> dict[str, Any]:
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)  # programs end soon; what they leave behind may lie a while
     kind = tex.installed()
-    canary, _, _ = _run({"code": _CANARY, "scene": None, "level": "check", "frame": False, "tex": kind}, place, jobs)
+    canary, *_ = _run({"code": _CANARY, "scene": None, "level": "check", "frame": False, "tex": kind}, place, jobs)
     if not canary["ok"]:
         told = f"{canary['error']['type']}: {canary['error']['message']}"
         return {"refused": f"a first scene does not run in the sandbox ({told}); {_way_out(place)}"}
@@ -140,8 +147,11 @@ def _way_out(place: Place) -> str:
     )
 
 
-def _run(job: dict[str, Any], place: Place, jobs: int) -> tuple[Verdict, bytes, float]:
-    """Start one program, end it at its time or when nobody waits for it any more, say what became of it."""
+def _run(job: dict[str, Any], place: Place, jobs: int) -> tuple[Verdict, bytes, float, Any]:
+    """Start one program, end it at its time or when nobody waits for it any more, say what became of it.
+
+    With its verdict come its picture, its time, and the formulas that it set.
+    """
     nonce = os.urandom(16).hex()
     answers, answer = os.pipe()
     pid = os.fork() if place.own is None else layers.fork_alone(place.own)
@@ -164,7 +174,8 @@ def _run(job: dict[str, Any], place: Place, jobs: int) -> tuple[Verdict, bytes, 
     end = End(os.waitstatus_to_exitcode(status), cpu_s, late=late and facts is None, lost=lost)
     if place.own is None:
         _empty(place.folder)
-    return verdict(facts, end, place.limits), picture, cpu_s
+    formulas = facts.get("formulas") if facts else None
+    return verdict(facts, end, place.limits), picture, cpu_s, formulas if isinstance(formulas, list) else []
 
 
 def _be_the_program(job: dict[str, Any], place: Place, answer: int, nonce: str) -> None:
@@ -174,7 +185,7 @@ def _be_the_program(job: dict[str, Any], place: Place, answer: int, nonce: str) 
         layers.isolate()
     os.chdir(place.folder)
     layers.confine(place.limits, place.readable, [place.folder, "/dev/null"])
-    facts, picture = child.run(job, place.folder)
+    facts, picture = child.run(job, place.folder, place.memory.known)
     header = json.dumps({**facts, "nonce": nonce}).encode() + b"\n"
     with os.fdopen(answer, "wb") as file:
         file.write(header + picture)

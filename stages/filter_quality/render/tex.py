@@ -2,12 +2,17 @@
 
 A program that runs with real formulas runs with these as well; what it can not show is a mistake in the TeX itself, so
 a verdict says which of the two it met.
+
+With LaTeX a formula costs five times as much as a scene. The server therefore sets those that a second program asks
+for once more, each in a sandbox of its own, and what comes out is there for all later ones: what a program makes itself
+is never shown to another.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +20,55 @@ _MARK = re.compile(r"(\\special\{dvisvgm:raw <g id='[^']*'>\}|\\special\{dvisvgm
 _COMMAND_OR_SPACE = re.compile(r"\\[a-zA-Z]+|[{}$^_&~\\\s]")
 _BOX = '<path d="M{0} 0L{1} 0L{1} 8L{0} 8Z"/>'
 _WIDTH, _STEP, _MOST = 5, 6, 40
+_LONGEST, _MOST_NEW, _MOST_KNOWN = 10_000, 50, 20_000
+_DRAWN = {"latex": ".dvi"}  # what the server draws again: Manim's own way
 
 
 def installed() -> str:
-    """Which TeX there is: "latex", with what makes pictures of it, or "stub"."""
-    return "latex" if shutil.which("latex") and shutil.which("dvisvgm") else "stub"
+    """Which TeX there is: "latex", with what makes pictures of it and the class of Manim's documents, or "stub"."""
+    if not (shutil.which("latex") and shutil.which("dvisvgm") and shutil.which("kpsewhich")):
+        return "stub"
+    found = subprocess.run(["kpsewhich", "standalone.cls", "preview.sty"], capture_output=True, text=True)
+    return "latex" if len(found.stdout.split()) == 2 else "stub"
+
+
+class Memory:
+    """In the server: the formulas that a second program asked for, each as the SVG that it became here."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, str] = {}
+        self._seen: set[str] = set()
+
+    def wanted(self, documents: Any) -> list[str]:
+        """Which of these documents to set now. They are what a program says, so nothing about them is sure."""
+        asked = [each for each in documents if isinstance(each, str) and len(each) <= _LONGEST][:_MOST_NEW]
+        again = [each for each in dict.fromkeys(asked) if each in self._seen and each not in self.known]
+        if len(self._seen) < _MOST_KNOWN:
+            self._seen.update(asked)
+        return again
+
+
+def svg_of(document: str) -> str:
+    """A document as Manim would set it; in a sandbox, it is a stranger's."""
+    import manim.utils.tex_file_writing as writer
+    from manim import config
+
+    folder = Path(config.get_dir("tex_dir"))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "formula.tex"
+    path.write_text(document, "utf-8")
+    return Path(writer.convert_to_svg(writer.compile_tex(path, "latex", ".dvi"), ".dvi")).read_text("utf-8")
 
 
 class Tex:
     """Notes whether a program sets TeX at all, and sets boxes where there is no LaTeX."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, known: dict[str, str]) -> None:
         import manim.mobject.text.tex_mobject as user
         import manim.utils.tex_file_writing as writer
 
-        self.kind, self.used = kind, False
+        self.kind, self.used, self.known = kind, False, known
+        self.asked: list[str] = []
         self._writer, self._real = writer, writer.tex_to_svg_file
         writer.tex_to_svg_file = self._picture
         user.tex_to_svg_file = self._picture
@@ -37,7 +76,7 @@ class Tex:
     def _picture(self, expression: str, environment: str | None = None, tex_template: Any = None) -> Path:
         self.used = True
         if self.kind == "latex":
-            return Path(self._real(expression, environment, tex_template))
+            return self._set(expression, environment, tex_template)
         from manim import config
 
         folder = Path(config.get_dir("tex_dir"))
@@ -46,6 +85,19 @@ class Tex:
         if not path.exists():
             path.write_text(boxes(expression), "utf-8")
         return path
+
+    def _set(self, expression: str, environment: str | None, template: Any) -> Path:
+        from manim import config
+
+        template = config["tex_template"] if template is None else template
+        if template.output_format == _DRAWN.get(str(template.tex_compiler)):
+            path = Path(self._writer.generate_tex_file(expression, environment, template))
+            document = path.read_text("utf-8")
+            if document in self.known:
+                path.with_suffix(".svg").write_text(self.known[document], "utf-8")
+            elif document not in self.asked:
+                self.asked.append(document)
+        return Path(self._real(expression, environment, template))
 
 
 def boxes(expression: str) -> str:

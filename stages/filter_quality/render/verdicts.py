@@ -26,6 +26,7 @@ CLASSES = {
 PASSING = ("timeout", "memory", "sandbox")
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENETUNREACH, errno.EAGAIN, errno.ENOSPC, errno.EFBIG}
 _REFUSED |= {errno.EMFILE, errno.ENETDOWN, errno.EHOSTUNREACH, errno.EDQUOT}
+_NO_NETWORK = {"gaierror", "URLError", "ConnectionError"}  # the last is also what the package requests calls it
 
 Verdict = dict[str, Any]
 
@@ -74,7 +75,7 @@ def _class_of(error: dict[str, Any], stage: str) -> str:
     kinds, name = error["kinds"], str(error["name"] or "").split(".")[0]
     if "MemoryError" in kinds or error["errno"] == errno.ENOMEM:
         return "memory"
-    if error["errno"] in _REFUSED or "gaierror" in kinds:
+    if error["errno"] in _REFUSED or _NO_NETWORK & set(kinds):
         return "sandbox"
     if error["in_tex"]:
         return "tex"
