@@ -24,24 +24,18 @@ the file change, not for equal programs. Without a key in the environment or in 
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 import schema
 from schema import Contract
-from stages.prepare_data_with_llm import frames
+from stages.prepare_data_with_llm import frames, unasked
 from stages.prepare_data_with_llm.prompt import Wording, prompt_options
-from stages.prepare_data_with_llm.rows import Maker, make_each
 from stages.prepare_data_with_llm.service import Service, cache_option, deferred_options
 from stages.prepare_data_with_llm.service import options as service_options
-
-if TYPE_CHECKING:
-    from stages.prepare_data_with_llm.personas import Persona
 
 
 @click.group(context_settings=schema.CONTEXT)
@@ -60,27 +54,13 @@ def generate_descriptions(
 ) -> None:
     """Describe programs as the requests that they answer."""
     if service.provider == "offline":
-        describe_offline(contract, everything, service.dry_run)
+        unasked.describe(contract, everything, service.dry_run)
         return
     from stages.prepare_data_with_llm.describe import NAME, Describing, load
     from stages.prepare_data_with_llm.online import perform
 
     task = Describing(service, wording.limit(load(wording.prompt)), everything, frames)
     perform(NAME, contract, service, task, {"llm": service.author, "prompt": task.prompt.name, "all": everything})
-
-
-def describe_offline(contract: Contract, everything: bool, dry_run: bool) -> None:
-    """Rows are independent of each other here, so that --workers share them."""
-    from stages.prepare_data_with_llm.describe import NAME as STAGE
-    from stages.prepare_data_with_llm.offline import NAME
-    from stages.prepare_data_with_llm.rows import describe_offline, is_wanted
-
-    if dry_run:
-        wanted = [is_wanted(record, everything) for record in schema.rehearsal(contract).records()]
-        click.echo(f"{len(wanted):,} rows, {sum(wanted):,} to be described by {NAME}\nnothing was written")
-        return
-    with schema.run(STAGE, contract, params={"llm": NAME, "all": everything}) as run:
-        run.map(functools.partial(describe_offline, everything=everything))
 
 
 @cli.command("generate-qa")
@@ -94,35 +74,13 @@ def generate_qa(contract: Contract, service: Service, wording: Wording, num_pair
     from stages.prepare_data_with_llm.qa import NAME, Examining, load
 
     if service.provider == "offline":
-        question_offline(contract, num_pairs, everything, service.dry_run)
+        unasked.question(contract, num_pairs, everything, service.dry_run)
         return
     from stages.prepare_data_with_llm.online import perform
 
     task = Examining(service, wording.limit(load(wording.prompt, num_pairs)), num_pairs, everything)
     params = {"llm": service.author, "prompt": task.prompt.name, "num_pairs": num_pairs, "all": everything}
     perform(NAME, contract, service, task, params)
-
-
-def question_offline(contract: Contract, num_pairs: int, everything: bool, dry_run: bool) -> None:
-    """Pairs whose answers are sentences of the document: headings and definitions, nothing that needs a mind."""
-    from stages.prepare_data_with_llm.qa import NAME, OFFLINE, make_offline
-
-    params = {"llm": OFFLINE, "num_pairs": num_pairs, "all": everything}
-    make = functools.partial(make_offline, num_pairs=num_pairs, everything=everything)
-    if dry_run:
-        rehearse(contract, make, "pairs", OFFLINE)
-        return
-    with schema.run(NAME, contract, params=params) as run:
-        run.each(functools.partial(make_each, make=make))
-
-
-def rehearse(contract: Contract, make: Maker, things: str, author: str) -> None:
-    """Say what would be made of the rows, and write nothing."""
-    run = schema.rehearsal(contract)
-    make_each(run, make)
-    counts = run.totals()
-    click.echo(f"{counts['in']:,} rows, {counts.get('made', 0):,} {things} out of {counts['kept']:,} by {author}")
-    click.echo("nothing was written")
 
 
 @cli.command("generate-personas")
@@ -145,7 +103,7 @@ def generate_personas(
 
     prompt, personas = load(wording.prompt, names)
     if service.provider == "offline":
-        quote_offline(contract, personas, everything, service.dry_run)
+        unasked.quote(contract, personas, everything, service.dry_run)
         return
     from stages.prepare_data_with_llm.online import perform
 
@@ -153,21 +111,6 @@ def generate_personas(
     voices = [f"{persona.name}: {persona.version}" for persona in personas]
     params = {"llm": service.author, "prompt": task.prompt.name, "personas": voices, "all": everything}
     perform(NAME, contract, service, task, params, [persona.part for persona in personas])
-
-
-def quote_offline(contract: Contract, personas: tuple[Persona, ...], everything: bool, dry_run: bool) -> None:
-    """Rows of sentences of the section itself: they try out a pipeline, they teach no voice."""
-    from stages.prepare_data_with_llm import personas as voices
-
-    make = functools.partial(voices.quote_offline, personas=personas, everything=everything)
-    if dry_run:
-        rehearse(contract, make, "rows of voices", voices.OFFLINE)
-        return
-    names = [f"{persona.name}: {persona.version}" for persona in personas]
-    parts = [persona.part for persona in personas]
-    params = {"llm": voices.OFFLINE, "personas": names, "all": everything}
-    with schema.run(voices.NAME, contract, params=params, parts=parts) as run:
-        run.each(functools.partial(make_each, make=make, parts=parts))
 
 
 @cli.command("judge")

@@ -218,7 +218,7 @@ def _is_installed(package: str) -> bool:
 def _read(file: Path, paper: Paper, pdf: Pdf) -> tuple[str, Paper]:
     text = clean("\n\n".join(pdf.pages))
     heading = re.search(r"^#+\s+(.+)$", text, re.MULTILINE)
-    title = paper.title or pdf.facts.get("title") or (heading.group(1).strip("* ") if heading else file.stem)
+    title = paper.title or pdf.facts.get("title") or (_plain(heading.group(1)) if heading else file.stem)
     authors = paper.authors or [
         name.strip() for name in re.split("[;,]", pdf.facts.get("author") or "") if name.strip()
     ]
@@ -230,6 +230,11 @@ def _write(path: Path, content: Any) -> None:
     new = path.with_name(path.name + ".part")
     new.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8", errors="replace")
     new.replace(path)
+
+
+def _plain(heading: str) -> str:
+    """A heading without the marks of bold type, which end and begin anew at each line of a long one."""
+    return " ".join(heading.replace("**", " ").split())
 
 
 def _sections(paper: Paper, text: str, origin: dict[str, Any], shortest: int) -> Iterator[dict[str, Any] | BadRow]:

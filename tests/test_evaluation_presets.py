@@ -211,6 +211,14 @@ def test_manimbench_quotes_what_its_authors_quote(tmp_path):
     assert "  render: 1 of 3 = 33.3%" in said
 
 
+def test_an_answer_that_never_came_has_failed_and_has_no_tree(tmp_path):
+    silent = answer("b", "x", render=False)
+    silent["metadata"]["evaluation"]["empty"] = True
+    _, found = quoted(tmp_path, [answer("a", SHRINK, render=True), silent])
+    assert (found["render"]["rate"], found["syntax_error"]["rate"], found["codebleu"]["mean"]) == (0.5, 0.5, 0.5)
+    assert (found["ast_distance"]["n"], found["ast_distance"]["mean"]) == (1, 0)
+
+
 def test_manibench_counts_conflicts_by_problem(tmp_path):
     rows = [
         answer("a", GROW, render=True, benchmark="manibench", problem="MB-001", conflicts_allowed=0.05),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import re
@@ -694,6 +695,18 @@ def test_a_folder_is_sent_to_a_private_repository(exported, tmp_path):
     assert [repository["visibility"] for repository in hub.created] == ["private"]
     assert hub.keys == {"Bearer hf_key"}
     assert hub.files == {name: data for name, data in contents(exported).items() if name != "ledger.json"}
+    large = {hashlib.sha256(data).hexdigest() for name, data in hub.files.items() if name.endswith(".gguf")}
+    assert set(hub.stored) == large  # these went as LFS objects, the others in the commit itself
+
+
+def test_an_export_is_sent_at_once(model, tmp_path):
+    env = {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_key"}
+    common = ("merge_export.py", "export", "--model", model("llama"), "--output", tmp_path / "out")
+    with ModelHub().serve() as hub:
+        done = run_script(*common, "--hub-id", "own/model", cwd=tmp_path, env=env | {"HF_ENDPOINT": hub.url}, check=0)
+    assert " files -> " in done.err
+    assert [repository["visibility"] for repository in hub.created] == ["private"]
+    assert hub.files["model.safetensors"] == (tmp_path / "out" / "model.safetensors").read_bytes()
 
 
 def test_a_hub_that_refuses_is_one_line(exported):

@@ -69,6 +69,7 @@ def test_papers_go_the_whole_way_by_the_four_commands_of_old(tmp_path):
     papers = json.loads((tmp_path / "papers.json").read_bytes())
     assert [paper["id"] for paper in papers] == ["caches", "descent", "hashing", "queues"]
     assert all({"title", "full_text", "pdf_path"} <= paper.keys() for paper in papers)
+    assert papers[0]["title"] == "The Art of Forgetting: How Caches Work"
 
     run_script("sdg.py", cwd=tmp_path, check=0)
     styles = ("eli5", "intuitive", "executive")

@@ -18,6 +18,7 @@ SHARED = [
     "schema",
     "stages",
     "extractors",
+    "deploy",
 ]
 QUICK = "TRAIN_OPTIONS=--max-steps 1 --tiny-steps 2 --max-length 2048 --on-long reject"
 VOICES = ("eli5", "intuitive", "executive")

@@ -156,7 +156,7 @@ def _quoted_manimbench(rows: list[schema.Record]) -> dict[str, Any]:
     found: dict[str, Any] = {"render": _rate(rows, measures.renders), "syntax_error": _rate(rows, _breaks_off)}
     known = [(row, row["metadata"]["reference"]) for row in rows if isinstance(row["metadata"].get("reference"), str)]
     pairs = [("" if measures.is_empty_answer(row) else row["code"], reference) for row, reference in known]
-    trees = [(measures.parse(code), measures.parse(reference)) for code, reference in pairs]
+    trees = [(measures.parse(code) if code else None, measures.parse(reference)) for code, reference in pairs]
     scored = [codebleu.parts(code, wanted, both) for (code, wanted), both in zip(pairs, trees, strict=True)]
     found["codebleu"] = rates.mean_of([parts.score for parts in scored])
     for place, name in enumerate(codebleu.Parts._fields):

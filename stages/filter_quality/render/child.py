@@ -18,6 +18,8 @@ from typing import Any
 from stages.filter_quality.render.tex import Tex, svg_of
 
 MODULE = "scene_under_test"
+# Read here, where the project can still be seen; it imports Manim, so it runs where Manim is loaded.
+_QUICKER = compile(Path(__file__).with_name("quicker.py").read_text("utf-8"), "quicker.py", "exec", dont_inherit=True)
 _MOST_SCENES = 5
 _TINY, _LEGIBLE = (214, 120), (854, 480)
 # The first statement of most programs. Carried out once, in the server, it costs a program no copies of the pages that
@@ -69,13 +71,13 @@ def warm_up(folder: str) -> None:
     import manim
     import scipy.interpolate  # noqa: F401
 
-    from stages.filter_quality.render.quicker import make_quicker
-
     class Warm(manim.Scene):  # type: ignore[misc]
         def construct(self) -> None:
             self.play(manim.Write(manim.Text("warm")), manim.Create(manim.Circle()))
 
-    make_quicker()
+    quicker: dict[str, Any] = {"__name__": "quicker"}
+    exec(_QUICKER, quicker)
+    quicker["make_quicker"]()
     exec("from manim import *", vars(_starred))
     logging.disable(logging.CRITICAL)
     manim.config.verbosity = "CRITICAL"
