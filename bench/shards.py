@@ -128,7 +128,7 @@ def measure(stage: str, engine: str, folder: Path) -> dict[str, object]:
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(ROOT),
     }
-    env |= {"RAY_AUTH_MODE": "disabled", "RAY_raylet_start_wait_time_s": "300"}
+    env |= {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled", "RAY_raylet_start_wait_time_s": "300"}
     out = folder / f"{stage}-{engine}"
     script, *words = [word.format(out=out) for word in STAGES[stage]]
     watch = Watch(env["BENCH_MARK"])
