@@ -33,12 +33,16 @@ ELSEWHERE = {
     r"^mlx_lm|^jupyter": "a program of others",
     r"--render ": "Manim, which need not be installed",
     r"--batch\b|--record\b|--replay\b|^python prepare_data_with_llm.py collect": "the account of a provider",
+    r"--preset manimbench|/manimbench|--judge verdicts": "a file of others, or the verdicts of a model",
     r"\bdocs/_generate.py|\bbench/": "a tool for those who work on the project itself",
 }
 # What would cost money is asked without asking.
 PAID = re.compile(r"--llm (openai|claude|gemini)\b")
 KEYS = {"OPENAI_API_KEY": "none", "ANTHROPIC_API_KEY": "none", "GEMINI_API_KEY": "none"}
+# Pages about machines that are not here: clusters, buckets, hosts and the programs on them.
+ABOUT_MACHINES = ("after-training.md", "scale.md", "training-on-several-gpus.md")
 PAGES = [path.name for path in sorted((ROOT / "docs").glob("*.md")) if any(True for _ in commands(path))]
+PAGES = [page for page in PAGES if page not in ABOUT_MACHINES]
 
 
 @pytest.fixture(scope="module")
