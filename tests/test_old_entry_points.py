@@ -145,5 +145,5 @@ def test_the_commands_of_the_document_project(tmp_path):
 
 def test_an_option_of_old_that_makes_no_sense_is_refused(tmp_path):
     assert "--enable-qa" in old_project("prepare-data", "--augment", cwd=tmp_path, check=2).stderr
-    done = old_project("export", "--format", "pytorch", cwd=tmp_path, check=2)
-    assert "'pytorch' is not one of" in done.stderr
+    done = old_project("export", "--format", "flax", cwd=tmp_path, check=2)
+    assert "'flax' is not one of" in done.stderr
