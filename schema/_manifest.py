@@ -93,7 +93,15 @@ def find_ledgers(path: str) -> list[str]:
 
 def _is_ledger(place: str) -> bool:
     name = Path(place).name
-    return name in ("ledger.json", MANIFEST) or name.endswith(".ledger.json")
+    return name == "ledger.json" or name.endswith(".ledger.json") or (name == MANIFEST and not _is_of_others(place))
+
+
+def _is_of_others(place: str) -> bool:
+    """Whether a file of this name tells of something else, as that of a merged model does of its weights."""
+    try:
+        return "shards" not in msgspec.json.decode(_storage.read_bytes(place), type=dict)
+    except msgspec.DecodeError:
+        return False
 
 
 def _is_in(place: str, folders: set[str]) -> bool:

@@ -202,6 +202,18 @@ def test_the_audit_sees_a_changed_shard(tmp_path, harm):
     run_script("schema", "audit", "out", cwd=tmp_path, check=1)
 
 
+def test_the_audit_leaves_manifests_of_others_alone(tmp_path):
+    cut(tmp_path / "rows", rows_with_faults())
+    stage_run(FILTER, cwd=tmp_path)
+    (tmp_path / "out/model").mkdir()
+    (tmp_path / "out/model/manifest.json").write_text('{"files": {"model.safetensors": {"bytes": 1}}}')
+    done = run_script("schema", "audit", "out", cwd=tmp_path)
+    assert b"out/manifest.json: adds up" in done.stderr
+    assert b"model" not in done.stderr
+    (tmp_path / "out/manifest.json").write_text('{"shards": [')
+    run_script("schema", "audit", "out", cwd=tmp_path, check=1)
+
+
 # --- what can not be --------------------------------------------------------------------------------------------------
 
 
