@@ -30,20 +30,7 @@ _LATE_WORDS = ("break", "continue", "await", "yield", "async")
 _LATE_RETURN = re.compile(r"^(?: {0,4}|\t)return\b", re.MULTILINE)
 _LEAVES = {ast.Name, ast.Constant, ast.alias, ast.Pass, ast.Break, ast.Continue}
 # The fields that can hold nodes that a check asks for; of no use are Load, Store, Add and their like.
-_NO_CHILDREN = {
-    "ctx",
-    "op",
-    "ops",
-    "id",
-    "attr",
-    "arg",
-    "name",
-    "names",
-    "module",
-    "level",
-    "conversion",
-    "type_comment",
-}
+_NO_CHILDREN = {"ctx", "op", "ops", "id", "attr", "arg", "names", "module", "level", "type_comment"}
 _KINDS = [kind for kind in vars(ast).values() if isinstance(kind, type) and issubclass(kind, ast.AST)]
 _CHILDREN = {kind: [name for name in kind._fields if name not in _NO_CHILDREN] for kind in _KINDS}
 _CHILDREN |= {kind: ["names"] for kind in (ast.Import, ast.ImportFrom)}
