@@ -512,6 +512,21 @@ def test_what_is_done_quicker_gives_the_same_to_the_bit(tmp_path):
 
 
 @needs_manim
+def test_manim_can_be_left_as_it_is_and_nothing_looks_otherwise(tmp_path):
+    body = "self.play(Write(Text('as it is')), Create(Axes().plot(np.sin)))\nself.add(MathTex('x'), Star().rotate(1))"
+    seen = "self.add(Text(Mobject.__deepcopy__.__module__))\nassert Mobject.__deepcopy__.__module__ == 'quicker'"
+    said = {}
+    for plain in ("", "1"):
+        env = {"LINEMILL_PLAIN_MANIM": plain}
+        rows = rows_of([program(body), program(seen)])
+        options = ["--tag-only", "--render", "check", "--render-cache", "cache"]
+        gate(tmp_path, rows, *options, check=0, env=env)
+        said[plain] = renders(tmp_path)
+    assert said[""][0]["ok"] and said[""][0] == said["1"][0]
+    assert [said[plain][1]["ok"] for plain in ("", "1")] == [True, False]
+
+
+@needs_manim
 def test_the_last_frames_are_kept_on_request(tmp_path):
     bodies = ["self.add(Circle())", "self.add(Circle(colour=RED))"]
     gate(tmp_path, rows_of(map(program, bodies)), "--tag-only", "--render", "last", "--frames", "frames", check=0)

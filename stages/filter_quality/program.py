@@ -29,6 +29,11 @@ _NEWLINE = re.compile(r"\r\n|\r|\n")  # where the parser counts a line; splitlin
 _LATE_WORDS = ("break", "continue", "await", "yield", "async")
 _LATE_RETURN = re.compile(r"^(?: {0,4}|\t)return\b", re.MULTILINE)
 _LEAVES = {ast.Name, ast.Constant, ast.alias, ast.Pass, ast.Break, ast.Continue}
+# The fields that can hold nodes that a check asks for; of no use are Load, Store, Add and their like.
+_NO_CHILDREN = {"ctx", "op", "ops", "id", "attr", "arg", "names", "module", "level", "type_comment"}
+_KINDS = [kind for kind in vars(ast).values() if isinstance(kind, type) and issubclass(kind, ast.AST)]
+_CHILDREN = {kind: [name for name in kind._fields if name not in _NO_CHILDREN] for kind in _KINDS}
+_CHILDREN |= {kind: ["names"] for kind in (ast.Import, ast.ImportFrom)}
 _WITHOUT_MOBJECTS = {*sys.stdlib_module_names, "manim", "numpy", "scipy", "networkx", "pandas", "sympy", "PIL"}
 _STANDARD = {"math", "cmath", "random", "itertools", "functools", "typing", "collections", "enum", "operator", "time"}
 
@@ -76,10 +81,12 @@ class Program:
             groups.setdefault(kind, []).append(node)
             if kind in _LEAVES:
                 continue
-            for value in vars(node).values():
+            for name in _CHILDREN[kind]:
+                value = getattr(node, name)
                 if type(value) is list:
-                    found += [each for each in value if isinstance(each, ast.AST)]
-                elif isinstance(value, ast.AST) and not isinstance(value, ast.expr_context):
+                    if value:
+                        found += [each for each in value if isinstance(each, ast.AST)]
+                elif isinstance(value, ast.AST):
                     found.append(value)
         return groups
 

@@ -64,7 +64,7 @@ def _formula(job: dict[str, Any], folder: str) -> tuple[Answer, bytes]:
     return {"stage": "done", "scenes": [], "tex": job["tex"]}, svg_of(job["formula"]).encode()
 
 
-def warm_up(folder: str) -> None:
+def warm_up(folder: str, *, plain: bool = False) -> None:
     """Load, in the server, what scenes load late (fonts, progress bars, SVG), by rendering one of our own."""
     import logging
 
@@ -75,9 +75,10 @@ def warm_up(folder: str) -> None:
         def construct(self) -> None:
             self.play(manim.Write(manim.Text("warm")), manim.Create(manim.Circle()))
 
-    quicker: dict[str, Any] = {"__name__": "quicker"}
-    exec(_QUICKER, quicker)
-    quicker["make_quicker"]()
+    if not plain:
+        quicker: dict[str, Any] = {"__name__": "quicker"}
+        exec(_QUICKER, quicker)
+        quicker["make_quicker"]()
     exec("from manim import *", vars(_starred))
     logging.disable(logging.CRITICAL)
     manim.config.verbosity = "CRITICAL"

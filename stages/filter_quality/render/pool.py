@@ -27,6 +27,7 @@ from stages.filter_quality.render.wish import Wish
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[3]
+PLAIN = "LINEMILL_PLAIN_MANIM"  # in the environment: Manim as it was installed, without quicker.py
 _FORMAT = 1  # of what is remembered
 
 
@@ -43,7 +44,8 @@ class Server:
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
-        self.say({"limits": {"cpu_s": wish.timeout, "memory_mb": wish.memory}, "unsafe": wish.unsafe})
+        limits = {"cpu_s": wish.timeout, "memory_mb": wish.memory}
+        self.say({"limits": limits, "unsafe": wish.unsafe, "plain": bool(os.environ.get(PLAIN))})
 
     def say(self, message: dict[str, Any]) -> None:
         assert self.process.stdin
@@ -179,6 +181,7 @@ class Pool:
     def _key(self, job: dict[str, Any]) -> str:
         wish = self.wish
         facts = [_FORMAT, job, wish.timeout, wish.memory, self.hello["versions"], self.hello["tex"]]
+        facts += ["plain"] if os.environ.get(PLAIN) else []  # whoever asks for it doubts what is remembered, too
         return schema.sha256(schema.canonical(facts))
 
     def _remembered(self, key: str) -> Verdict | None:

@@ -3,6 +3,7 @@
 Over the scenes of Manim's documentation, copies of mobjects were a fifth of all time, drawings of letters another
 fifth, and arrays of colours a tenth. What Manim does otherwise than in the release that this was compared with is not
 touched, nor is a mobject whose class has a method of its own in the place of one that is used here.
+LINEMILL_PLAIN_MANIM=1 in the environment leaves all of Manim as it is.
 """
 
 from __future__ import annotations

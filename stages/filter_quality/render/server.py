@@ -65,7 +65,7 @@ def main() -> None:
         _reply(replies, {"refused": str(error)})
         return
     try:
-        hello = _hello(place, jobs.fileno())
+        hello = _hello(place, jobs.fileno(), plain=wish["plain"])
         _reply(replies, hello)
         for line in jobs:
             job = {**json.loads(line), "tex": hello.get("tex")}
@@ -114,13 +114,13 @@ def _tried(readable: list[str]) -> str:
         return said.read()
 
 
-def _hello(place: Place, jobs: int) -> dict[str, Any]:
+def _hello(place: Place, jobs: int, *, plain: bool) -> dict[str, Any]:
     """What this server is, after a first scene that proves that a child of it can import and draw."""
     from importlib.metadata import version
 
     os.environ.update(HOME=place.folder, TMPDIR=place.folder)
     try:
-        child.warm_up(place.folder)
+        child.warm_up(place.folder, plain=plain)
     except (ImportError, OSError) as error:
         return {"refused": f"Manim does not load: {error}"}
     gc.collect()
