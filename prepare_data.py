@@ -25,9 +25,8 @@ import itertools
 import tempfile
 import traceback
 from collections import Counter
-from multiprocessing.synchronize import Semaphore
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -43,6 +42,9 @@ from stages.prepare_data.outputs import Reading, Result, log_reject, write_set
 from stages.prepare_data.rows import Rules, read_rows
 from stages.prepare_data.spool import Spool
 from stages.prepare_data.spread import by_files, read_everywhere
+
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Semaphore
 
 REPAIRS = repair.all_steps(silence=rewrite_voiceover)
 

@@ -5,7 +5,8 @@
 Each scene of FILE (default: scenes of our own) is rendered by `manim render -s -ql`, a new process each time, and by
 one server of the gate at each level, in the same run. Printed are the CPU seconds of each way, all processes included,
 the ratio to the command line with and without the start of the server, and, for --agree N scenes, those of which a
-level says something else than a full film does. --input takes any record file whose rows name their scene.
+level says something else than a full film of the command line does. --input takes any record file whose rows name
+their scene.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,34 +58,25 @@ def cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def by_command(programs: list[dict[str, str]]) -> tuple[float, list[dict[str, str]]]:
-    """The plain command line, one process for each scene: what those that it can render cost, and which they are.
+def by_command(program: dict[str, str], *options: str) -> tuple[float, bool]:
+    """What the plain command line costs in a process of its own, and whether it makes a picture."""
+    # The same environment for both sides: threads that spin would make the peer look worse than it is.
+    env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "manim", "render", *options, "-ql", "--progress_bar", "none", "scene.py"]
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "scene.py").write_text(program["code"], "utf-8")
+        start = cpu_s()
+        done = subprocess.run([*command, program["scene"]], cwd=folder, env=env, capture_output=True)
+        return cpu_s() - start, done.returncode == 0
+
+
+def rendered(programs: list[dict[str, str]]) -> tuple[float, list[dict[str, str]]]:
+    """What those cost that the command line can render, and which they are.
 
     The others (a formula where LaTeX is not installed) would make it look cheap: it gives up where the gate goes on.
     """
-    spent, passed = 0.0, []
-    # The same environment for both sides: threads that spin would make the peer look worse than it is.
-    env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    for program in programs:
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder, "scene.py").write_text(program["code"], "utf-8")
-            command = [
-                sys.executable,
-                "-m",
-                "manim",
-                "render",
-                "-s",
-                "-ql",
-                "--progress_bar",
-                "none",
-                "scene.py",
-                program["scene"],
-            ]
-            start = cpu_s()
-            if subprocess.run(command, cwd=folder, env=env, capture_output=True).returncode == 0:
-                spent += cpu_s() - start
-                passed.append(program)
-    return spent, passed
+    each = [(*by_command(program, "-s"), program) for program in programs]
+    return sum(spent for spent, ok, _ in each if ok), [program for _, ok, program in each if ok]
 
 
 def by_gate(programs: list[dict[str, str]], level: str) -> tuple[float, list[str]]:
@@ -100,12 +93,18 @@ def by_gate(programs: list[dict[str, str]], level: str) -> tuple[float, list[str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", help="record file with scenes")
-    parser.add_argument("--scenes", type=int, default=30, help="how many to measure")
-    parser.add_argument("--agree", type=int, default=0, help="how many to compare with full films")
+    parser.add_argument("--scenes", type=int, default=30, help="how many to measure; 0 for none")
+    parser.add_argument("--agree", type=int, default=0, help="how many to compare with full films by the command line")
     options = parser.parse_args()
-    programs = scenes(options.input, options.scenes)
+    if options.scenes:
+        measure(scenes(options.input, options.scenes))
+    if options.agree:
+        compare(scenes(options.input, options.agree))
+
+
+def measure(programs: list[dict[str, str]]) -> None:
     wanted = len(programs)
-    first, programs = by_command(programs)
+    first, programs = rendered(programs)
     empty, _ = by_gate([], "check")
     print(f"{wanted} scenes, {len(programs)} pass `manim -s -ql`; starting one server costs {empty:.1f} CPU-s")
     print(f"{'way':<14}{'CPU-s':>8}{'per scene':>11}{'ratio':>8}{'without start':>15}{'pass':>6}")
@@ -114,20 +113,20 @@ def main() -> None:
         cost, classes = by_gate(programs, level)
         ratios = f"{first / cost:>8.1f}{first / max(cost - empty, 0.01):>15.1f}"
         print(f"{level:<14}{cost:>8.1f}{cost / len(programs):>11.3f}{ratios}{classes.count('ok'):>6}")
-    if options.agree:
-        compare(scenes(options.input, options.agree))
 
 
 def compare(programs: list[dict[str, str]]) -> None:
-    _, full = by_gate(programs, "full")
-    for level in ("check", "sampled", "last"):
+    """Films by the plain command line, which knows nothing of what the gate does quicker, beside each level."""
+    with ThreadPoolExecutor(2) as two:
+        full = ["ok" if ok else "failed" for _, ok in two.map(by_command, programs)]
+    for level in ("check", "sampled", "last", "full"):
         _, classes = by_gate(programs, level)
         other = [
-            f"{program['scene']} ({got}, full: {want})"
+            f"{program['scene']} ({got}, film: {want})"
             for program, got, want in zip(programs, classes, full, strict=True)
             if (got == "ok") != (want == "ok")
         ]
-        print(f"{level}: {len(other)} of {len(programs)} verdicts differ from a full film {other or ''}")
+        print(f"{level}: {len(other)} of {len(programs)} verdicts differ from a full film {other or ''}", flush=True)
 
 
 if __name__ == "__main__":

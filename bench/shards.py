@@ -123,8 +123,12 @@ def wait_for(address: str) -> None:
 
 
 def measure(stage: str, engine: str, folder: Path) -> dict[str, object]:
-    env = os.environ | {"BENCH_MARK": f"{stage}-{engine}", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    env |= {"RAY_AUTH_MODE": "disabled", "RAY_raylet_start_wait_time_s": "300"}
+    env = os.environ | {
+        "BENCH_MARK": f"{stage}-{engine}-{os.getpid()}",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+    env |= {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled", "RAY_raylet_start_wait_time_s": "300"}
     out = folder / f"{stage}-{engine}"
     script, *words = [word.format(out=out) for word in STAGES[stage]]
     watch = Watch(env["BENCH_MARK"])
@@ -165,13 +169,14 @@ def main() -> None:
         (folder / "corpus.jsonl").unlink()
         (folder / "sources.yaml").write_text("mine:\n  type: local\n  path: rows\n")
         for stage in asked.stages:
-            found = {engine: measure(stage, engine, folder) for engine in asked.engines}
-            outs = [contents(told["out"]) for told in found.values()]
-            for engine, told in found.items():
+            first = None
+            for engine in asked.engines:
+                told = measure(stage, engine, folder)
+                first = first or contents(told["out"])
                 line = {"stage": stage, "engine": engine, "records": asked.records, "shards": asked.shards}
                 line |= {"cpu_s": round(told["cpu"], 1), "us_each": round(told["cpu"] / asked.records * 1e6)}
                 line |= {"peak_mb": round(told["peak"]), "wall_s": round(told["wall"], 1)}
-                print(json.dumps(line | {"same_bytes": all(out == outs[0] for out in outs)}), flush=True)
+                print(json.dumps(line | {"same_bytes": contents(told["out"]) == first}), flush=True)
 
 
 if __name__ == "__main__":

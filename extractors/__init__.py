@@ -18,12 +18,14 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoints, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from extractors._fetch import Fetch
 from extractors._needs import Needs
 from extractors._rows import BadRow
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
 
 __all__ = ["BadRow", "Extract", "Fetch", "Needs", "load", "offer", "types"]
 
@@ -52,4 +54,6 @@ def offer(extract: Extract, name: str) -> Callable[..., Any] | None:
 
 
 def _foreign() -> EntryPoints:
+    from importlib.metadata import entry_points  # half of what this package costs, and no help text needs it
+
     return entry_points(group="linemill.extractors")

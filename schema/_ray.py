@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import click
 
 from schema._commit import Held
-from schema._report import Failure
+from schema._report import Failure, log
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -29,6 +29,7 @@ R = TypeVar("R")
 _WINDOW = 512  # tasks that wait in the cluster: enough for any, and few enough for the memory of its head
 _RETRIES = 20  # of a task whose node was lost
 _PATIENCE = 120.0  # seconds until the process of a lost node has let go of its output
+_NODES = 300.0  # seconds until a first node must be there
 _CODE = ("schema", "stages", "extractors")
 
 
@@ -92,7 +93,20 @@ def connect(address: str, workers: int = 1) -> Any:
             )
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise Failure(f"--address {address}: no Ray cluster: {' '.join(str(error).split())}") from None
+    _wait_for_processors(ray, address)
     return ray
+
+
+def _wait_for_processors(ray: Any, address: str) -> None:
+    """A cluster whose nodes are not there yet, or never will be, would take tasks and say nothing."""
+    deadline, told = time.monotonic() + _NODES, False
+    while not ray.cluster_resources().get("CPU"):
+        if time.monotonic() > deadline:
+            raise Failure(f"--address {address}: the cluster has no processor for tasks; start a node (ray start)")
+        if not told:
+            log(f"--address {address}: no node has a processor for tasks yet; waiting {_NODES:.0f} s for one")
+        told = True
+        time.sleep(1)
 
 
 def _knock(address: str) -> None:

@@ -45,7 +45,18 @@ class Cluster:
             except OSError:
                 assert time.monotonic() < deadline
                 time.sleep(0.2)
-        self.nodes = [self.start(f"--address={self.address}", "--num-cpus=1") for _ in range(2)]
+        self.nodes = [self.start_node() for _ in range(2)]
+
+    def start_node(self):
+        """A node that has come up; on a busy machine one in some gives up before it does."""
+        deadline = time.monotonic() + PATIENT
+        while time.monotonic() < deadline:
+            node = self.start(f"--address={self.address}", "--num-cpus=1")
+            while node.poll() is None and time.monotonic() < deadline:
+                if any(name_of(process) == "raylet" for process in family(node.pid)):
+                    return node
+                time.sleep(0.2)
+        raise AssertionError("no node came up")
 
     def start(self, *words):
         memory = f"--object-store-memory={100 * 2**20}"
@@ -82,6 +93,13 @@ def family(first):
         found.append(waiting.pop())
         waiting += children.get(found[-1], [])
     return found
+
+
+def name_of(process):
+    try:
+        return Path(f"/proc/{process}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 @pytest.fixture

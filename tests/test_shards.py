@@ -433,3 +433,10 @@ def test_a_shard_whose_rows_got_no_answer_is_not_finished(tmp_path):
         run_script(*stage, *places, cwd=tmp_path, check=0, env=env)
         run_script(*stage, "--input", "rows.jsonl", "--output", "one.jsonl", cwd=tmp_path, check=0, env=env)
         assert joined(tmp_path / "out") == (tmp_path / "one.jsonl").read_bytes()
+
+
+def test_the_report_over_shards_is_that_over_one_file(tmp_path):
+    cut(tmp_path / "rows", rows_with_faults())
+    stage_run([*FILTER, "--report", "one.json"], cwd=tmp_path, source="rows.jsonl", output="one.jsonl")
+    stage_run([*FILTER, "--report", "many.json"], cwd=tmp_path)
+    assert json.loads((tmp_path / "one.json").read_bytes()) == json.loads((tmp_path / "many.json").read_bytes())

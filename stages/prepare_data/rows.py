@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
-from multiprocessing.synchronize import Semaphore
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import schema
 from schema import Fault, Record
@@ -16,6 +15,9 @@ from stages.prepare_data.catalogue import Source
 from stages.prepare_data.identity import Policy
 from stages.prepare_data.sharing import Sharing
 from stages.prepare_data.spool import Gatherer, Part, SpoolWriter
+
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Semaphore
 
 STEPS = ("unreadable", "invalid", "unfit")
 

@@ -16,11 +16,13 @@ from contextlib import suppress
 from itertools import islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from multiprocessing.synchronize import Semaphore
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import schema
+
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Semaphore
 
 Done = TypeVar("Done")
 Work = Callable[[list[Any]], Done]

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -80,13 +80,12 @@ def _together(answers: list[Answer | None], jobs: list[Job]) -> Answer | None:
 def _join(spools: list[Path]) -> None:
     """Append the files of all spools to those of the first."""
     first, *others = spools
-    for path in _files(first):
-        with open(path, "ab") as joined:
-            for other in others:
-                part = Path(f"{other}{path.suffix}")
-                with part.open("rb") as rest:
-                    shutil.copyfileobj(rest, joined)
-                part.unlink()
+    with ExitStack() as stack:
+        ends = {path.suffix: stack.enter_context(open(path, "ab")) for path in _files(first)}
+        for path in (path for other in others for path in _files(other)):
+            with path.open("rb") as rest:
+                shutil.copyfileobj(rest, ends[path.suffix])
+            path.unlink()
 
 
 def _files(spool: Path) -> list[Path]:

@@ -9,16 +9,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from multiprocessing.synchronize import Semaphore
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import schema
+
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Semaphore
 
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
 
 
-Work = Callable[[Job, Semaphore | None], Answer]
+Work = Callable[[Job, "Semaphore | None"], Answer]
 
 
 def run_each(work: Work[Job, Answer], jobs: list[Job], workers: int) -> Iterator[tuple[int, Answer | None]]:
