@@ -39,7 +39,7 @@ from schema._shards import exists, files, is_set, set_name, stamp, version_of
 from schema._spread import columns, components, dealt, gather, pairs, sketches, subset
 from schema._stage import Run, rehearsal, run
 from schema._storage import absolute, at_hand, is_remote, read_bytes
-from schema._tokens import parses
+from schema._tokens import names, parses
 
 __all__ = [
     "CONTEXT",
@@ -96,6 +96,7 @@ __all__ = [
     "log",
     "main",
     "marks",
+    "names",
     "options",
     "pairs",
     "parses",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import Any
 
 from schema._convert import drop_placeholder
@@ -51,7 +50,7 @@ def code_fingerprint(code: str) -> str:
 
 def description_fingerprint(description: str) -> str:
     """Equal for descriptions that differ in case and spacing alone."""
-    return sha256(re.sub(r"\s+", " ", description).strip().casefold().encode())
+    return sha256(" ".join(description.split()).casefold().encode())
 
 
 def share(key: str, seed: int) -> float:

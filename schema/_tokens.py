@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from functools import lru_cache
+from typing import NamedTuple
 
 
 def _pattern(first: str, more: str, digit: str) -> re.Pattern[str]:
@@ -47,9 +48,20 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
+class Names(NamedTuple):
+    """The names that a program binds itself, so that others could stand in their place, and those that it does not.
+
+    An imported name is neither: it stands for something elsewhere. Annotations may be missing where a program
+    imports them `from __future__`.
+    """
+
+    bound: frozenset[str]
+    foreign: frozenset[str]
+
+
 @lru_cache(maxsize=8)  # one record is looked at several times in a row
-def bound_names(code: str) -> frozenset[str] | None:
-    """The names that a program binds itself, so that others could stand in their place; None if it does not parse.
+def names(code: str) -> Names | None:
+    """The names of a program; None if it does not parse.
 
     The symbol table costs less than the syntax tree, and parses just as strictly.
     """
@@ -61,17 +73,24 @@ def bound_names(code: str) -> frozenset[str] | None:
             tables = [_symtable.symtable(code, "<code>", "exec")]
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
         return None
-    bound: set[str] = set()
+    seen, bound, imported = set[str](), set[str](), set[str]()
     while tables:
         table = tables.pop()
         tables.extend(table.children)
-        # 2: assigned, 4: a parameter, 128: imported, which is the name of something that stands elsewhere
-        bound.update(name for name, flags in table.symbols.items() if flags & 6 and not flags & 128)
-    return frozenset(bound - {"self"})
+        seen.update(table.symbols)
+        for name, flags in table.symbols.items():
+            if flags & 6:  # 2: assigned, 4: a parameter, 128: imported
+                (imported if flags & 128 else bound).add(name)
+    return Names(frozenset(bound - {"self"}), frozenset(seen - bound - imported))
+
+
+def bound_names(code: str) -> frozenset[str] | None:
+    found = names(code)
+    return found.bound if found else None
 
 
 def parses(code: str) -> bool:
-    return bound_names(code) is not None
+    return names(code) is not None
 
 
 def normal_form(code: str) -> str:

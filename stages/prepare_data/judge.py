@@ -53,8 +53,7 @@ def find_fault(record: Record, limits: Limits) -> Fault | None:
         return Fault(
             "short_description", f"{len(description)} characters; the shortest allowed are {limits.description}"
         )
-    words = len(description.split())
-    if limits.description_words is not None and words > limits.description_words:
+    if limits.description_words is not None and (words := len(description.split())) > limits.description_words:
         return Fault("long_description", f"{words} words; --max-description-words is {limits.description_words}")
     if any("no visible scene" in text.lower() and _NOTHING.search(text) for text in _texts(record)):
         return Fault("no_visible_scene", "a text of the row says that there is no visible scene")

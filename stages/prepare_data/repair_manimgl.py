@@ -65,13 +65,13 @@ _FOREIGN_ATTRIBUTES = {
 # Most programs hold none of these, and need not be looked through.
 _SIGNS = [*PACKAGES, *_RENAMED, *_SHIFTED, "TextMobject", "get_graph"]
 _SIGNS += [f"{axis}_{end}" for axis in "xyz" for end in ("min", "max")]
-_SIGNS = [sign for sign in _SIGNS if not any(other != sign and other in sign for other in _SIGNS)]
+_SIGN = re.compile("|".join(sorted(_SIGNS)))
 Span = Callable[[ast.AST], tuple[int, int]]
 
 
 def manimgl(text: str) -> str:
     """The program for Manim, or the text as it is."""
-    tree = parse(text) if any(map(text.__contains__, _SIGNS)) else None
+    tree = parse(text) if _SIGN.search(text) else None
     if tree is None:
         return text
     foreign = imports_manimgl(tree)

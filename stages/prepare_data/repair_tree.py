@@ -8,6 +8,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterator
 
+import schema
 from stages.prepare_data.repair_tokens import Edit, apply, bound_names, inside_strings, parse, places
 
 SCENES = {
@@ -56,16 +57,15 @@ _USUAL = re.compile(
 )
 
 
-# Only what holds one of Manim's names, all but one of which begin with a capital, is worth the syntax tree.
-_CAPITALS = re.compile(r"\b[A-Z]\w*|\balways_redraw\b")
-
-
 def imports(text: str) -> str:
     """`from manim import *` where Manim's names are used and nobody imports it."""
-    if _USUAL.match(text) or _MANIM.isdisjoint(_CAPITALS.findall(text)):
+    if _USUAL.match(text):
+        return text
+    names = schema.names(text)  # they are known already, and a tree costs more
+    if names is None or ("__future__" not in text and _MANIM.isdisjoint(names.foreign)):
         return text
     tree = parse(text)
-    if tree is None or not _used_names(tree) & _MANIM or _imports_manim(tree) or not free_names(tree) & _MANIM:
+    if tree is None or _imports_manim(tree) or not free_names(tree) & _MANIM:
         return text
     lines = text.split("\n")
     first = _above_comments(lines, _first_line(tree))

@@ -119,6 +119,8 @@ class Sharing(Generic[Done]):
 
 
 def _batch_file(place: Path, number: int) -> Path:
+    # Pickled, as all that multiprocessing sends is: an extractor may yield what JSON has no word for. Nobody else can
+    # put anything there: the folder is made anew for each run, with the rights of its owner alone, and is gone with it.
     return Path(f"{place}.batch{number}")
 
 

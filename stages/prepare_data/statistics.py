@@ -6,7 +6,6 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
 from schema import Record
@@ -47,37 +46,29 @@ def about_tokens_of(texts: Sequence[str]) -> list[int]:
 
 
 _OTHER, _LETTER, _DIGIT, _BLANK, _END = range(5)
-
-
-@cache
-def _kinds() -> Any:
-    import numpy
-
-    kinds = numpy.full(256, _OTHER, numpy.uint8)
-    for sign in map(chr, range(128)):
-        is_letter, is_digit = _LETTER * sign.isalpha(), _DIGIT * sign.isdigit()
-        kinds[ord(sign)] = is_letter or is_digit or _BLANK * sign.isspace()
-    kinds[0x80] = _END
-    return kinds
+# How many signs of each kind make a token; blanks are looked at apart, and ends are none.
+_PER_TOKEN = [1, 8, 3, 2**31 - 1, 2**31 - 1]
+_KINDS = bytes(
+    _LETTER if sign.isalpha() else _DIGIT if sign.isdigit() else _BLANK if sign.isspace() else _OTHER
+    for sign in map(chr, range(128))
+) + bytes([_END] * 128)
 
 
 def _about_tokens_of_ascii(texts: list[str]) -> list[int]:
     """What the pattern finds, worked out from where runs of one kind of sign begin, and how long they are."""
     import numpy
 
-    data = numpy.frombuffer(b"\x80".join([*(text.encode() for text in texts), b""]), numpy.uint8)
-    kind = _kinds()[data]
-    begins = kind == _OTHER  # each is a token of its own
+    data = b"\x80".join([*(text.encode() for text in texts), b""])
+    kind = numpy.frombuffer(data.translate(_KINDS), numpy.uint8)
+    begins = kind <= _OTHER  # each is a token of its own
     begins[0] = True
     begins[1:] |= kind[1:] != kind[:-1]
     (starts,) = numpy.nonzero(begins)
-    kind, length = kind[starts], numpy.diff(starts, append=len(data))
-    lines = numpy.add.reduceat(data == ord("\n"), starts, dtype=numpy.int64)
-    tokens = numpy.select(
-        [kind == _OTHER, kind == _LETTER, kind == _DIGIT, kind == _BLANK],
-        [length, (length + 7) // 8, (length + 2) // 3, lines > 0],
-        0,
-    )
+    kind, length = kind[starts], numpy.diff(starts, append=len(data)).astype(numpy.int32)
+    size = numpy.array(_PER_TOKEN, numpy.int32)[kind]
+    tokens = numpy.where(kind < _BLANK, -(-length // size), 0)
+    (lines,) = numpy.nonzero(numpy.frombuffer(data, numpy.uint8) == ord("\n"))
+    tokens[numpy.searchsorted(starts, lines, "right") - 1] = 1
     # Two ends without a text between them are one run.
     ends = numpy.repeat(numpy.cumsum(tokens)[kind == _END], length[kind == _END])
     counted: list[int] = numpy.diff(ends, prepend=0).tolist()
