@@ -18,7 +18,6 @@ from typing import Any
 
 import manim
 import manim.mobject.geometry.arc as arc
-import manim.mobject.three_d.three_d_utils as normals
 import manim.utils.space_ops as space
 import numpy
 import svgelements
@@ -41,17 +40,12 @@ def make_quicker() -> None:
     kind = manim.VMobject
     kind.__init__ = _beginnings(kind)
     kind.generate_rgbas_array = _colours(kind.generate_rgbas_array)
-    kind.update_rgbas_array = _updates(kind.update_rgbas_array)
-    kind.get_fill_colors, kind.get_stroke_colors = _colours_of(manim.ManimColor)
     kind.get_points_defining_boundary = _boundary(kind)
-    kind.get_subpaths_from_points = _subpaths(kind)
     kind.get_nth_curve_length_pieces = _length_pieces(kind)
     Mobject.get_critical_point = _critical_point
     Mobject.apply_function = _applied
-    normals.get_3d_vmob_unit_normal = _normals(normals.get_3d_vmob_unit_normal, kind.get_anchors)
     arc.TipableVMobject.has_tip = lambda line: "tip" in line.__dict__ and line.tip in line
     arc.TipableVMobject.has_start_tip = lambda line: "start_tip" in line.__dict__ and line.start_tip in line
-    manim.Camera.set_cairo_context_path = _drawn_path
     space.Rotation = _rotations(space.Rotation)
     manim.Text(_LETTERS)
 
@@ -194,39 +188,6 @@ def _colours(own: Any) -> Callable[..., Any]:
     return generate_rgbas_array
 
 
-def _updates(own: Any) -> Callable[..., Any]:
-    """The first array of a mobject without asking for one, and none at all where nothing is to change."""
-
-    def update_rgbas_array(self: Any, array_name: str, color: Any = None, opacity: Any = None) -> Any:
-        if array_name in self.__dict__:
-            nothing = color is None and opacity is None and len(self.__dict__[array_name])
-            return self if nothing and not self.get_sheen_factor() else own(self, array_name, color, opacity)
-        if hasattr(type(self), array_name):
-            return own(self, array_name, color, opacity)
-        setattr(self, array_name, self.generate_rgbas_array(color, opacity))
-        return self
-
-    return update_rgbas_array
-
-
-def _colours_of(kind: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    def colour(rgba: Any) -> Any:
-        if rgba.dtype != float:
-            return kind(rgba[:3])
-        result, value = kind.__new__(kind), numpy.ones(4)
-        value[:3] = rgba[:3]
-        result._internal_value = value
-        return result
-
-    def get_fill_colors(self: Any) -> Any:
-        return [colour(rgba) if rgba.any() else None for rgba in self.get_fill_rgbas()]
-
-    def get_stroke_colors(self: Any, background: bool = False) -> Any:
-        return [colour(rgba) if rgba.any() else None for rgba in self.get_stroke_rgbas(background)]
-
-    return get_fill_colors, get_stroke_colors
-
-
 def _boundary(kind: Any) -> Callable[..., Any]:
     """The ends of all curves, by whole arrays."""
     own, anchors = kind.get_points_defining_boundary, kind.get_anchors
@@ -260,19 +221,6 @@ def _critical_point(self: Any, direction: Any) -> Any:
         key = direction[dim]
         result[dim] = least[dim] if key < 0 else (least[dim] + most[dim]) / 2 if key == 0 else most[dim]
     return result
-
-
-def _subpaths(kind: Any) -> Callable[..., Any]:
-    """All ends of curves against all starts at once; Manim's camera asks in this way already."""
-    own, equals = kind.get_subpaths_from_points, kind.consider_points_equals
-
-    def get_subpaths_from_points(self: Any, points: Any) -> Any:
-        if type(self).consider_points_equals is not equals:
-            return own(self, points)
-        pairs = self.get_subpath_split_indices_from_points(points).tolist()
-        return [points[start:end] for start, end in pairs if end - start >= self.n_points_per_cubic_curve]
-
-    return get_subpaths_from_points
 
 
 def _length_pieces(kind: Any) -> Callable[..., Any]:
@@ -318,43 +266,4 @@ def _applied(self: Any, function: Any, *, about_point: Any = None, about_edge: A
         return numpy.array(found)
 
     self.apply_points_function_about_point(of_all, about_point, about_edge)
-    return self
-
-
-def _normals(own: Any, anchors: Any) -> Callable[..., Any]:
-    """The normal at a corner; how many anchors there are is known without making them."""
-    up = numpy.array((0.0, 1.0, 0.0))
-
-    def get_3d_vmob_unit_normal(vmob: Any, point_index: int) -> Any:
-        points = vmob.points
-        count = len(points)
-        if type(vmob).get_anchors is not anchors or vmob.n_points_per_cubic_curve != 4 or count % 4:
-            return own(vmob, point_index)
-        if count <= 4:
-            return up.copy()
-        before = point_index - 3 if point_index > 2 else count - 4
-        after = point_index + 3 if point_index < count - 3 else 3
-        normal = space.get_unit_normal(points[after] - points[point_index], points[before] - points[point_index])
-        return normal if normal.any() else up.copy()
-
-    return get_3d_vmob_unit_normal
-
-
-def _drawn_path(self: Any, ctx: Any, vmobject: Any) -> Any:
-    """Cairo takes numbers of Python in a fifth of the time that those of numpy take."""
-    points = self.transform_points_pre_display(vmobject, vmobject.points)
-    if len(points) == 0:
-        return self
-    step = vmobject.n_points_per_cubic_curve
-    ctx.new_path()
-    numbers = points[:, :2].tolist()
-    for start, end in vmobject.get_subpath_split_indices_from_points(points, n_dims=2).tolist():
-        if end - start < step:
-            continue
-        ctx.new_sub_path()
-        ctx.move_to(*numbers[start])
-        for place in range(start, end - step + 1, step):
-            ctx.curve_to(*numbers[place + 1], *numbers[place + 2], *numbers[place + 3])
-        if vmobject.consider_points_equals_2d(numbers[start], numbers[end - 1]):
-            ctx.close_path()
     return self
