@@ -118,6 +118,25 @@ def test_a_package_of_somebody_else_is_built_installed_and_used(tmp_path):
     assert "no type 'scripts'" in run_script("prepare_data.py", "prepare", cwd=tmp_path, check=2).err
 
 
+def test_a_type_may_fill_one_dict_again_and_again(tmp_path):
+    folder = checkout(tmp_path)
+    (folder / "extractors" / "same.py").write_text(
+        "def extract(*, fetch, count: int = 3):\n"
+        "    row = {'description': '', 'code': '', 'metadata': {}}\n"
+        "    for number in range(count):\n"
+        "        row['description'], row['metadata']['number'] = f'Draw scene {number}.', number\n"
+        "        row['code'] = f'from manim import *\\n\\n\\nclass S{number}(Scene):\\n    def construct(self):\\n'\n"
+        "        row['code'] += f'        self.add(Text(\"{number * 7}\"))\\n'\n"
+        "        yield row\n"
+    )
+    (folder / "sources.yaml").write_text("mine: {type: same, licence: MIT}\n")
+    run(folder, "prepare", "--near-threshold", "1", "--test-ratio", "0", "--output-dir", "out", check=0)
+    rows = read_rows(folder / "out" / "train.json")
+    assert [(row["description"], row["metadata"]["number"]) for row in rows] == [
+        (f"Draw scene {number}.", number) for number in range(3)
+    ]
+
+
 @pytest.mark.parametrize("kind", extractors.types())
 def test_every_option_of_a_type_is_explained_where_the_type_is(kind):
     extract = extractors.load(kind)

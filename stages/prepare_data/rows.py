@@ -66,12 +66,19 @@ def judge_rows(items: Iterable[Any], rules: Rules) -> Judged:
     return Judged(gathered.take(), failed)
 
 
+def own(item: Any) -> Any:
+    """The row for ourselves: rows wait for their batch, and a type may yield one dict again and again, filled anew."""
+    if not isinstance(item, dict):
+        return item
+    return {name: dict(value) if isinstance(value, dict) else value for name, value in item.items()}
+
+
 def read_rows(items: Iterable[Any], rules: Rules, place: Path, spare: Semaphore | None) -> dict[str, int]:
     """Judge every row of one source and write it down; the counts are of the steps that rows failed at."""
     failed = Counter[str](dict.fromkeys(STEPS, 0))
     sharing = Sharing(partial(judge_rows, rules=rules), place, spare)
     with SpoolWriter(place, rules.policy.near, rules.policy.normalise) as spool:
-        for judged in sharing.map(iter(schema.progress(items, rules.source.name))):
+        for judged in sharing.map(map(own, schema.progress(items, rules.source.name))):
             spool.write(judged.part)
             failed.update(judged.failed)
     return dict(failed)

@@ -86,8 +86,8 @@ class Sharing(Generic[Done]):
             return False
         try:
             data = pickle.dumps(batch, pickle.HIGHEST_PROTOCOL)
-        except Exception:  # noqa: BLE001  a row of somebody's type that can not travel is judged where it was read
-            return False
+        except (pickle.PicklingError, TypeError, AttributeError, RecursionError):
+            return False  # a row of somebody's type that can not travel is judged where it was read
         _batch_file(self._place, number).write_bytes(data)
         free.take(number)
         return True
@@ -140,5 +140,7 @@ def _do(work: Work[Any], file: Path) -> Exception | None:
     except OSError as error:
         return error
     except Exception as error:  # noqa: BLE001  it is raised again where it is named
-        return RuntimeError(f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
+        told = RuntimeError(f"{type(error).__name__}: {error}")
+        told.add_note(traceback.format_exc())  # for -v; the message stays one line
+        return told
     return None
