@@ -25,7 +25,6 @@ from schema._identity import (
     VERSION,
     add_lineage,
     adopt,
-    code_fingerprint,
     content_hash,
     description_fingerprint,
     record_id,
@@ -33,13 +32,14 @@ from schema._identity import (
 )
 from schema._ledger import audit, file_facts, write_ledger
 from schema._near import FIELDS, Bridge, Finder, Link, Marked, Marker, Marks, MarkWriter, links, marks, sides
+from schema._normal import code_fingerprint
 from schema._record import SCHEMA_FILE, Fault, Record, canonical, encode, problem, sha256
 from schema._report import Failure, Incomplete, also_log, group, log, main, progress, set_verbosity
 from schema._shards import exists, files, is_set, set_name, stamp, version_of
 from schema._spread import columns, components, dealt, gather, pairs, sketches, subset
 from schema._stage import Run, rehearsal, run
 from schema._storage import absolute, at_hand, is_remote, read_bytes
-from schema._tokens import names, parses
+from schema._tokens import names, parses, syntax_error
 
 __all__ = [
     "CONTEXT",
@@ -117,6 +117,7 @@ __all__ = [
     "sketches",
     "stamp",
     "subset",
+    "syntax_error",
     "to_record",
     "version_of",
     "workplace_options",
