@@ -46,7 +46,6 @@ from stages.evaluate_model.asking import Asker, Sampling
 from stages.evaluate_model.local import weight_digests
 from stages.evaluate_model.options import (
     ADAPTER,
-    CHOICE,
     FILE,
     FOLDER,
     MODEL,
@@ -54,10 +53,11 @@ from stages.evaluate_model.options import (
     OUTPUT,
     SELECTION,
     SERVER,
-    decorated,
+    choice_options,
     opened,
-    verbosity,
 )
+
+VERBOSITY = schema.verbosity("Say more.")
 
 
 def rated(record: schema.Record, loss: models.RowLoss) -> schema.Record:
@@ -74,6 +74,7 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings=schema.CONTEXT)
 def cli() -> None:
     """Measure a model on held-out records."""
+    schema.take_dotenv("HF_", server.KEY_NAME)
 
 
 @cli.command()
@@ -82,7 +83,8 @@ def cli() -> None:
 @click.option("--data", "--test-file", required=True, metavar="FILE", type=FILE, help="Record file with held-out rows.")
 @OUTPUT
 @click.option("--batch-size", default=8, type=click.IntRange(1), help="Rows that the model reads together.")
-@lambda command: decorated(command, [verbosity, *SELECTION])
+@SELECTION
+@VERBOSITY
 def loss(
     model: str, adapter: Path | None, data: Path, output: Path, where: str | None, limit: int | None, batch_size: int
 ) -> None:
@@ -122,7 +124,10 @@ def loss(
 @OUTPUT
 @click.option("--samples", default=1, type=click.IntRange(1, 1000), help="Answers to each prompt, for pass@k.")
 @click.option("--batch-size", default=16, type=click.IntRange(1), help="Prompts that are answered together.")
-@lambda command: decorated(command, [verbosity, *SELECTION, *SERVER, *CHOICE])
+@choice_options
+@SERVER
+@SELECTION
+@VERBOSITY
 def generate(
     model: str,
     adapter: Path | None,
@@ -135,24 +140,19 @@ def generate(
     where: str | None,
     limit: int | None,
     system: str | None,
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    seed: int,
+    choice: Sampling,
     **others: Any,
 ) -> None:
     """Let the model answer each row's description. A killed run goes on where it was."""
-    if samples > 1 and not temperature:
+    if samples > 1 and not choice.temperature:
         raise click.UsageError(f"--samples {samples} without a --temperature would be the same answer {samples} times")
     if with_base and not adapter:
         raise click.UsageError("--with-base needs an --adapter: without one the model is the base")
     if not others["base_url"]:
         models.require_training_packages()
     source = presets.find(preset, data) if preset else files.existing(data)
-    most = (
-        presets.PRESETS[preset].max_new_tokens if preset and options.is_left_out("max_new_tokens") else max_new_tokens
-    )
-    choice = Sampling(most, temperature, top_p, seed)
+    if preset and options.is_left_out("max_new_tokens"):
+        choice = choice._replace(max_new_tokens=presets.PRESETS[preset].max_new_tokens)
     params = {"model": model, **choice._asdict(), "samples": samples, "system": system}
     params |= {"preset": preset} if preset else {}
     told_server = {"server": server.host_of(others["base_url"] or ""), "parameters": others["parameters"]}
@@ -160,7 +160,7 @@ def generate(
     params |= {} if others["base_url"] else {"batch_size": others["batch_size"]}
     for folder, put_on in ([(output / "base", None)] if with_base else []) + [(output, adapter)]:
         asked = asking.write_asked(source, prompts, samples, folder, preset)
-        setting = running.contract(asked, folder / files.GENERATED, where, limit and limit * samples, seed)
+        setting = running.contract(asked, folder / files.GENERATED, where, limit and limit * samples, choice.seed)
         told = params | {"adapter": str(put_on) if put_on else None}
         ask = partial(opened, model, put_on, choice=choice, system=system, **others)
         running.write_answers(folder, setting, told, ask)
@@ -175,7 +175,7 @@ def generate(
 )
 @NEAR
 @click.option("--published", metavar="FILE", type=FILE, help="Shares that others published on the same benchmark.")
-@verbosity
+@VERBOSITY
 def score(
     data: Path, output: Path, rejects: Path | None, train: Path | None, near: float, published: Path | None
 ) -> None:
@@ -209,7 +209,7 @@ def score(
 )
 @OUTPUT
 @NEAR
-@verbosity
+@VERBOSITY
 def leakage(train: Path, data: Path, output: Path, near: float) -> None:
     """Which held-out rows say the same as a training row; exit code 3 if there is one."""
     rows = list(files.strictly(data))
@@ -230,7 +230,7 @@ def leakage(train: Path, data: Path, output: Path, near: float) -> None:
     "--texts", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
     help="Also write the answers of both to each prompt, as Markdown.",
 )  # fmt: skip
-@verbosity
+@VERBOSITY
 def compare(a: Path, b: Path, output: Path | None, texts: Path | None) -> None:
     """Two evaluation folders (or record files), paired by prompt: what got better from A to B, and what worse."""
     written = (files.rows_of(a, files.GENERATED), files.rows_of(b, files.GENERATED))
@@ -251,7 +251,7 @@ def compare(a: Path, b: Path, output: Path | None, texts: Path | None) -> None:
 @click.option("--before", metavar="DIR", type=FOLDER, help="An earlier evaluation of the same rows.")
 @click.option("--frames", metavar="DIR", type=FOLDER, help="Pictures that filter_quality.py --render --frames made.")
 @click.option("--metrics", metavar="FILE", type=FILE, help="metrics.jsonl of train.py, for the curve of the loss.")
-@verbosity
+@VERBOSITY
 def write_page(folder: Path, before: Path | None, frames: Path | None, metrics: Path | None) -> None:
     """DIR/index.html: scores, before and after, pictures, the worst answers; it opens without a network."""
     curve = files.loss_curve(metrics) if metrics else []
@@ -265,22 +265,20 @@ def write_page(folder: Path, before: Path | None, frames: Path | None, metrics: 
 @MODEL
 @ADAPTER
 @click.option("--prompt", metavar="TEXT", help="Ask only this, and end.")
-@lambda command: decorated(command, [verbosity, *SERVER, *CHOICE])
+@choice_options
+@SERVER
+@VERBOSITY
 def talk(
     model: str,
     adapter: Path | None,
     prompt: str | None,
     system: str | None,
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    seed: int,
+    choice: Sampling,
     **others: Any,
 ) -> None:
     """Talk with a model; what it says goes to standard output."""
     if not others["base_url"]:
         models.require_training_packages()
-    choice = Sampling(max_new_tokens, temperature, top_p, seed)
 
     def switch(name: str) -> Asker:
         return opened(model, None if name == "none" else Path(name), choice=choice, system=system, **others)

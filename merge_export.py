@@ -56,14 +56,6 @@ def check_quants(context: click.Context, option: click.Parameter, values: tuple[
     return names
 
 
-def be_quiet(context: click.Context, option: click.Parameter, value: bool) -> None:
-    if value:
-        schema.set_verbosity(-1)
-
-
-quiet = click.option(
-    "-q", "--quiet", is_flag=True, expose_value=False, callback=be_quiet, help="Say nothing but errors."
-)
 public = click.option("--public", is_flag=True, help="Let everybody see a repository that is created.")
 
 
@@ -77,6 +69,7 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings=schema.CONTEXT)
 def cli() -> None:
     """Merge LoRA adapters into their base model, export the result, prove and check it."""
+    schema.take_dotenv("HF_")
 
 
 # --- merge ------------------------------------------------------------------------------------------------------------
@@ -135,7 +128,7 @@ def merge_into(
     callback=check_size,
     help="Split the weights into files of at most this size, as 500MB or 5GB.",
 )
-@quiet
+@schema.verbosity()
 def merge(
     parts: tuple[Path, ...],
     shares: tuple[float, ...],
@@ -164,7 +157,7 @@ def merge(
 @cli.command()
 @click.argument("paths", nargs=-1, required=True, metavar="MODEL...", type=FOLDER)
 @click.option("--against", metavar="DIR", type=FOLDER, help="The merged model that GGUF files are compared with.")
-@quiet
+@schema.verbosity()
 def verify(paths: tuple[Path, ...], against: Path | None) -> None:
     """Check that every MODEL is what was written: all digests, that it loads, that its chat template renders."""
     models.require_training_packages()
@@ -223,7 +216,7 @@ def try_files(folder: Path, manifest: dict[str, Any], against: Path | None) -> s
 @click.option("--scores", metavar="FILE", type=FILE, help="scores.json of evaluate_model.py, for the model card.")
 @click.option("--push", "--hub-id", metavar="OWNER/NAME", help="Send the result to this repository of the hub.")
 @public
-@quiet
+@schema.verbosity()
 def export(
     model: Path,
     kind: str,
@@ -269,7 +262,7 @@ def send(folder: Path, repository: str, public: bool) -> None:
 )
 @public
 @click.option("--dry-run", is_flag=True, help="Only say which files would be sent, and how large they are.")
-@quiet
+@schema.verbosity()
 def push(folder: Path, repository: str, public: bool, dry_run: bool) -> None:
     """Send a DIR that `merge` or `export` wrote to the hub: private, unless told otherwise."""
     publish.check(repository)

@@ -222,8 +222,7 @@ CACHE_DIR = click.option(
 @click.option(
     "--shard-rows", type=click.IntRange(1), metavar="N", help="Write train and test as folders of shards of N rows."
 )
-@click.option("-v", "--verbose", is_flag=True, help="Say why each row is rejected.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@schema.verbosity("Say why each row is rejected.")
 def prepare(
     sources: tuple[str, ...],
     more_sources: tuple[str, ...],
@@ -235,14 +234,11 @@ def prepare(
     keep_going: bool,
     workplace: schema.Workplace,
     against: tuple[str, ...],
-    verbose: bool,
-    quiet: bool,
     fix: tuple[str, ...],
     no_fix: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Read the sources, and write the records as a train and a test side."""
-    schema.set_verbosity(1 if verbose else -1 if quiet else 0)
     if more_sources and not sources:
         raise click.UsageError(
             f"{more_sources[0]!r} follows no option; did you mean --sources {' '.join(more_sources)}?"
@@ -253,7 +249,7 @@ def prepare(
     repairs = repair.choose(REPAIRS, fix, no_fix)
     chosen = choose(read_catalogue(sources_file), [*sources, *more_sources])
     preflight.refuse_own_output(chosen, Path(output_dir))
-    preflight.take_keys(Path(".env"))
+    schema.take_dotenv(*preflight.OF_HUBS)
     fetch = Fetch(Path(cache_dir).expanduser(), offline, refresh)
     # Everything is checked before the first source is read: a download should not be wasted on a misspelt name.
     plans = [plan(source, fetch) for source in chosen]
@@ -270,7 +266,7 @@ def prepare(
         result = decide(result._replace(others=others), options["test_ratio"], options["seed"], workplace)
         inputs = [sources_file, *map(Path, against)]
         written = write_set(result, Path(output_dir), inputs, told, augment.plan_of(**options))
-    closing.report(result, written, output_dir, with_table=verbose or len(chosen) > 1)
+    closing.report(result, written, output_dir, several=len(chosen) > 1)
 
 
 def read_plans(
@@ -308,7 +304,7 @@ main.add_command(augment_file.command)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_sources(sources_file: Path, cache_dir: str, as_json: bool) -> None:
     """Show the sources that can be named, whether they are cached, and what they lack."""
-    preflight.take_keys(Path(".env"))
+    schema.take_dotenv(*preflight.OF_HUBS)
     fetch = Fetch(Path(cache_dir).expanduser())
     for source in read_catalogue(sources_file):
         facts = listing.facts_of(source) | state_of(source, fetch)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -28,9 +27,10 @@ from stages.report.rows import ends, rows
 FOLDER = click.Path(exists=True, path_type=Path)
 
 
-def of_a_run(command: Any) -> Any:
-    """Where a run is, for every command."""
-    for option in (
+# Where a run is, for every command.
+of_a_run = schema.stacked(
+    [
+        click.argument("places", nargs=-1, metavar="[PLACES]...", type=FOLDER),
         click.option(
             "--run",
             default="runs/default",
@@ -38,24 +38,14 @@ def of_a_run(command: Any) -> Any:
             type=click.Path(path_type=Path),
             help="Its folder of training and evaluation.",
         ),
-        click.argument("places", nargs=-1, metavar="[PLACES]...", type=FOLDER),
-    ):
-        command = option(command)
-    return command
-
-
-def verbosity(command: Any) -> Any:
-    def told(_: click.Context, __: click.Parameter, quiet: bool) -> None:
-        schema.set_verbosity(-1 if quiet else 0)
-
-    return click.option(
-        "-q", "--quiet", is_flag=True, expose_value=False, callback=told, help="Say nothing but errors."
-    )(command)
+    ]
+)
 
 
 @click.group(cls=schema.group("report"), context_settings=schema.CONTEXT)
 def cli() -> None:
     """Look at a run: a page, a table of its files, a card for its data."""
+    schema.take_dotenv("HF_")
 
 
 @cli.command()
@@ -81,7 +71,7 @@ def cli() -> None:
     metavar="MB",
     help="Room for texts of records; longer ones are cut to fit.",
 )
-@verbosity
+@schema.verbosity()
 def report(
     places: tuple[Path, ...], run: Path, output: Path | None, title: str, frames: tuple[Path, ...], text_budget: int
 ) -> None:
@@ -154,7 +144,7 @@ def show_tracking(places: tuple[Path, ...], run: Path, as_json: bool) -> None:
 @click.option(
     "--dry-run", is_flag=True, help="With --push: only say which files would be sent, and how large they are."
 )
-@verbosity
+@schema.verbosity()
 def write_card(
     places: tuple[Path, ...], run: Path, output: Path, title: str, repository: str | None, public: bool, dry_run: bool
 ) -> None:

@@ -97,8 +97,6 @@ BENCHMARK = click.option(
     callback=refuse_pipes,
     help="Records that nobody may train on; can be given several times.",
 )
-VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Say why each row is rejected.")
-QUIET = click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 
 
 @click.group(cls=schema.group("split"), context_settings=schema.CONTEXT, invoke_without_command=True)
@@ -145,8 +143,7 @@ def main(context: click.Context) -> None:
 )
 @click.option("--model", default=DEFAULT_MODEL, help="Base model that these settings name.")
 @schema.workplace_options
-@VERBOSE
-@QUIET
+@schema.verbosity("Say why each row is rejected.")
 def split(
     workplace: schema.Workplace,
     source: str | None,
@@ -155,12 +152,9 @@ def split(
     benchmarks: tuple[str, ...],
     trainer_configs: bool,
     model: str,
-    verbose: bool,
-    quiet: bool,
     **asked: Any,
 ) -> None:
     """Write train.jsonl, valid.jsonl and perhaps test.jsonl."""
-    schema.set_verbosity(1 if verbose else -1 if quiet else 0)
     places = places_of(source, output_dir)
     job = Job(
         row_format=row_format or ("records" if source else "messages"),
@@ -273,16 +267,14 @@ def report(sizes: dict[str, int], reasons: Counter[str], job: Job, output_dir: s
 @BENCHMARK
 @NEAR
 @NORMALISE
-@QUIET
+@schema.verbosity()
 def audit(
     files: tuple[str, ...],
     benchmarks: tuple[str, ...],
     near: float | None,
     normalise: str,
-    quiet: bool,
 ) -> None:
     """Prove that no record of a file says the same as one of another file, or of a benchmark."""
-    schema.set_verbosity(-1 if quiet else 0)
     if len(files) + len(benchmarks) < 2:
         raise click.UsageError(f"{files[0]} is compared with nothing; name another file, or --benchmark FILE")
     unread: Counter[str] = Counter()

@@ -120,24 +120,6 @@ def prepare(sources: Sequence[Source], config: FineTuneConfig, takers: Sequence[
     return prepared
 
 
-def be_quiet(context: click.Context, option: click.Parameter, value: bool) -> None:
-    if value:
-        schema.set_verbosity(-1)
-
-
-def be_verbose(context: click.Context, option: click.Parameter, value: bool) -> None:
-    if value:
-        schema.set_verbosity(1)
-
-
-quiet = click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=be_quiet, help="Only errors.")
-verbose = click.option(
-    *("-v", "--verbose"),
-    is_flag=True,
-    expose_value=False,
-    callback=be_verbose,
-    help="Every step, and what the libraries warn of.",
-)
 config_option = click.option(
     "--config",
     "config_file",
@@ -186,8 +168,7 @@ def cli() -> None:
 )
 @config_option
 @settings.flags()
-@verbose
-@quiet
+@schema.verbosity("Every step, and what the libraries warn of.")
 def train_command(
     output: Path,
     adapters: str | None,
@@ -257,7 +238,7 @@ def hand_to_mlx(sources: Sequence[Source], config: FineTuneConfig, output: Path)
 @click.option("--show-mask", default=0, type=click.IntRange(0), metavar="N", help="Show the tokens of N rows.")
 @config_option
 @settings.flags("model", "data", "tiny")
-@quiet
+@schema.verbosity()
 def inspect(show_mask: int, config_file: str | None, **flags: Any) -> None:
     """Show how long the rows of DATA are, and which of their tokens would be trained."""
     config = settings.resolve(config_file, flags)

@@ -1,13 +1,13 @@
-"""Replaces what a program takes from files beside it: pictures by labelled shapes, small texts by themselves."""
+"""Replaces what a program takes from files beside it: pictures by shapes, small texts by themselves."""
 
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
 from extractors._modules import parse
+from extractors._stand_ins import stand_in
 
 # More text than this is data that no model should learn by heart.
 LARGEST_TEXT = 4_000
@@ -43,15 +43,25 @@ def places(text: str) -> Callable[[ast.AST], tuple[int, int]]:
 
 
 def replace_assets(text: str) -> str:
-    """Pictures become a box with the name of the picture, sounds become silence."""
-    span = places(text)
-    edits = []
-    for node in ast.walk(parse(text)):
+    """Pictures become a shape with the name of the picture on it, sounds become silence."""
+    span, tree = places(text), parse(text)
+    edits, needed = list[Edit](), set[str]()
+    for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and _is_sound(node.value):
             edits.append((*span(node), "pass"))
         elif isinstance(node, ast.Call) and _is_picture(node):
-            edits.append((*span(node), _shape(node)))
+            shape, names = _shape(node)
+            edits.append((*span(node), shape))
+            needed |= names
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "manim":
+            # A program that imports the names of Manim one by one has to import those of the shapes, too.
+            edits += [(*span(one), ", ".join([one.name, *sorted(needed)])) for one in node.names if _is_named(one)]
     return apply(text, edits)
+
+
+def _is_named(imported: ast.alias) -> bool:
+    return imported.name in _PICTURES and not imported.asname
 
 
 def assets(tree: ast.AST) -> Iterator[str]:
@@ -80,25 +90,25 @@ def _is_sound(node: ast.Call) -> bool:
     return isinstance(node.func, ast.Attribute) and node.func.attr == "add_sound"
 
 
-def _shape(node: ast.Call) -> str:
+def _shape(node: ast.Call) -> tuple[str, set[str]]:
+    """What stands for a picture, and the names in it that have to be imported."""
     named = [node.args[0]] if node.args else [word.value for word in node.keywords if word.arg in _NAMES]
-    label = _label(named[0]) if named else "image"
+    prefix = f"{ast.unparse(node.func.value)}." if isinstance(node.func, ast.Attribute) else ""
+    shape, names = stand_in(_stem(named[0]) if named else "", prefix)
     sizes = {word.arg: ast.unparse(word.value) for word in node.keywords if word.arg in ("width", "height")}
     scaled = "".join(f".scale_to_fit_{side}({size})" for side, size in sizes.items() if size != "None")
-    box = "RoundedRectangle(width=2.5, height=2.0, corner_radius=0.2)"
-    return f'VGroup({box}, Text("{label}", font_size=24)){scaled}'
+    return shape + scaled, set() if prefix else names
 
 
 _NAMES = ("filename_or_array", "file_name")
 
 
-def _label(name: ast.expr) -> str:
-    """The words of a file name, as far as it is a constant."""
+def _stem(name: ast.expr) -> str:
+    """The file name without its folder and suffix, as far as it is a constant."""
     constants = [
         part.value for part in ast.walk(name) if isinstance(part, ast.Constant) and isinstance(part.value, str)
     ]
-    stem = PurePosixPath("".join(constants)).stem
-    return " ".join(re.findall(r"[^\W\d_]+|\d+", stem))[:24] or "image"
+    return PurePosixPath("".join(constants)).stem
 
 
 def inline_texts(text: str, read: ReadText) -> str:

@@ -6,7 +6,7 @@
       revision: 0123abc           # a commit, a tag or a branch; write it down, so that the source stays what it is
       include: ["videos/*.py"]    # patterns; * also matches /, and all .py files if left out
       exclude: ["*/tests/*"]
-      assets: replace             # pictures become labelled shapes; or reject, or keep
+      assets: replace             # pictures become shapes that their names suggest; or reject, or keep
       voiceover: rewrite          # spoken scenes become silent ones; or reject
       whole_files: true           # one record for each file with a scene, as it is
       keep_imports: [manim_ml]    # packages that are not taken apart, though they stand in the repository

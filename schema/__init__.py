@@ -33,6 +33,7 @@ from schema._identity import (
 from schema._ledger import audit, file_facts, write_ledger
 from schema._near import FIELDS, Bridge, Finder, Link, Marked, Marker, Marks, MarkWriter, links, marks, sides
 from schema._normal import code_fingerprint
+from schema._options import dotenv, stacked, take_dotenv, verbosity
 from schema._record import SCHEMA_FILE, Fault, Record, canonical, encode, problem, sha256
 from schema._report import Failure, Incomplete, also_log, group, log, main, progress, set_verbosity
 from schema._shards import exists, files, is_set, set_name, stamp, version_of
@@ -79,6 +80,7 @@ __all__ = [
     "content_hash",
     "dealt",
     "description_fingerprint",
+    "dotenv",
     "each",
     "encode",
     "exists",
@@ -115,10 +117,13 @@ __all__ = [
     "share",
     "sides",
     "sketches",
+    "stacked",
     "stamp",
     "subset",
     "syntax_error",
+    "take_dotenv",
     "to_record",
+    "verbosity",
     "version_of",
     "workplace_options",
     "write",

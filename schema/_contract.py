@@ -10,10 +10,12 @@ from typing import Any
 
 import click
 
-from schema import _report, _storage
+from schema import _storage
 from schema._engine import Workplace, check
 from schema._files import rejects_path
+from schema._options import stacked, verbosity
 from schema._record import Record
+from schema._report import Failure
 from schema._shards import folder_of, is_set, shards_of
 
 RESHARD = "let --input be a folder of them (python -m schema reshard)"
@@ -49,9 +51,7 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
             raise click.UsageError(f"--output {output}: is a folder; name a file in it")
         return command(contract=contract, **others)
 
-    for option in reversed([_INPUT, _OUTPUT, _REJECTS, *_OPTIONS]):
-        option(with_contract)
-    return with_contract
+    return stacked([_INPUT, _OUTPUT, _REJECTS, *_OPTIONS])(with_contract)
 
 
 def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -64,9 +64,7 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
             raise click.UsageError(f"--output {place}: several files are written; name a folder")
         return command(contract=_contract(others, _storage.join(place, "rejects.jsonl")), **others)
 
-    for option in reversed([_INPUT, _FOLDER, *_OPTIONS]):
-        option(with_contract)
-    return with_contract
+    return stacked([_INPUT, _FOLDER, *_OPTIONS])(with_contract)
 
 
 def workplace_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,15 +74,11 @@ def workplace_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def with_workplace(workers: int, engine: str, address: str | None, **others: Any) -> Any:
         return command(workplace=Workplace(workers, engine, address), **others)
 
-    for option in reversed([WORKERS, *ENGINE]):
-        option(with_workplace)
-    return with_workplace
+    return stacked([WORKERS, *ENGINE])(with_workplace)
 
 
 def _contract(others: dict[str, Any], rejects: str) -> Contract:
     """Take the options of the contract out of all others, and check them."""
-    verbose, quiet = others.pop("verbose"), others.pop("quiet")
-    _report.set_verbosity(1 if verbose else -1 if quiet else 0)
     told = {field.name: others.pop(field.name) for field in fields(Contract) if field.name != "rejects"}
     contract = Contract(rejects=rejects, **told)
     _check_places(contract)
@@ -141,8 +135,7 @@ _OPTIONS = [
         help="End with exit code 3 when a larger share of rows is rejected.",
     ),
     *ENGINE,
-    click.option("-v", "--verbose", is_flag=True, help="Say more."),
-    click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
+    verbosity("Say more."),
 ]
 
 
@@ -215,6 +208,6 @@ def selector(program: str) -> Callable[[Record], bool]:
         try:
             return any(value not in (None, False) for value in compiled.input_value(record).all())
         except ValueError as error:
-            raise _report.Failure(f"--where {program!r}: {error} (record {record['metadata'].get('id')})") from error
+            raise Failure(f"--where {program!r}: {error} (record {record['metadata'].get('id')})") from error
 
     return selects

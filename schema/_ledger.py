@@ -44,7 +44,6 @@ def _count(path: Path) -> int:
 
 
 def build_ledger(
-    near: Path,
     *,
     stage: str,
     inputs: list[Facts],
@@ -103,7 +102,6 @@ def write_ledger(
         return file_facts(final, near=there, at=place)
 
     data = build_ledger(
-        there,
         stage=stage,
         inputs=[facts(name) for name in inputs],
         outputs=[facts(name) for name in outputs],

@@ -50,10 +50,15 @@ def open_set(folder: str, stage: str) -> None:
     _storage.remove(_storage.join(folder, MANIFEST))
 
 
-def close_set(folder: str, manifest: dict[str, Any]) -> None:
+def close_set(
+    folder: str, source: str, stage: str, options: dict[str, Any], shards: list[dict[str, Any]], told: dict[str, Any]
+) -> None:
     """Commit: remove the shards of earlier sets that are not in this one, and write the manifest."""
-    for name in sorted(_names_before(folder) - {shard["name"] for shard in manifest["shards"]}):
+    for name in sorted(_names_before(folder) - {shard["name"] for shard in shards}):
         _remove_shard(folder, name)
+    near = Path(folder) if _storage.is_remote(folder) else Path(folder).absolute()
+    manifest: dict[str, Any] = {"stage": stage, "version": VERSION, "input": _storage.name_near(source, near)}
+    manifest |= {"options": options, "shards": shards, **told}
     with atomic(_storage.join(folder, MANIFEST)) as file:
         file.write(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
     _storage.remove(_storage.join(folder, UNFINISHED))
@@ -68,18 +73,8 @@ def commit(
     reasons: Mapping[str, int],
     extra: dict[str, Any],
 ) -> None:
-    near = Path(contract.output) if _storage.is_remote(contract.output) else Path(contract.output).absolute()
-    manifest = {
-        "stage": stage,
-        "version": VERSION,
-        "input": _storage.name_near(contract.input, near),
-        "options": options,
-        "shards": [entry.told for entry in entries],
-        "counts": counts,
-        "reasons": dict(sorted(reasons.items())),
-        "extra": extra,
-    }
-    close_set(contract.output, manifest)
+    told = {"counts": counts, "reasons": dict(sorted(reasons.items())), "extra": extra}
+    close_set(contract.output, contract.input, stage, options, [entry.told for entry in entries], told)
 
 
 def find_ledgers(path: str) -> list[str]:

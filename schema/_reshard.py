@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from schema import _storage
 from schema._commit import atomic, lock
-from schema._identity import VERSION
 from schema._lines import Row, rows
 from schema._manifest import close_set, open_set
 from schema._report import Failure, progress
@@ -36,7 +35,8 @@ def write_shards(source: str, folder: str, shards: int | None, size: int | None,
         count = sum(shard["rows"] for shard in written)
         if shards and count != total:
             raise Failure(f"{source}: it changed while it was read; start again")
-        close_set(folder, manifest(source, folder, written, {"shards": shards, "rows": size}))
+        totals: dict[str, Any] = {"counts": {"in": count, "kept": count}, "reasons": {}, "extra": {}}
+        close_set(folder, source, STAGE, {"shards": shards, "rows": size}, written, totals)
     return count, len(written)
 
 
@@ -60,9 +60,7 @@ def write_shard(path: str, some: Iterator[Row], *, empty: bool) -> dict[str, Any
         return None
     count = 0
     with atomic(path) as file:
-        for row in [first] if first else []:
-            count += put(file.write, row)
-        for row in some:
+        for row in chain([first] if first else [], some):
             count += put(file.write, row)
         file.close()
         facts = file.facts(Path(path).parent)
@@ -74,18 +72,3 @@ def put(write: Any, row: Row) -> int:
         raise Failure(f"row {row.number} has {row.whole_length:,} bytes, more than any stage reads; remove it first")
     write(row.data.replace(b"\n", b" ") + b"\n")
     return 1
-
-
-def manifest(source: str, folder: str, written: list[dict[str, Any]], options: dict[str, Any]) -> dict[str, Any]:
-    near = Path(folder) if _storage.is_remote(folder) else Path(folder).absolute()
-    count = sum(shard["rows"] for shard in written)
-    return {
-        "stage": STAGE,
-        "version": VERSION,
-        "input": _storage.name_near(source, near),
-        "options": options,
-        "shards": written,
-        "counts": {"in": count, "kept": count},
-        "reasons": {},
-        "extra": {},
-    }

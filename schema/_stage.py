@@ -311,7 +311,6 @@ def _ledger(current: Run, read: dict[str, Any], near: Path) -> bytes:
     plain = dict.fromkeys(files.rows, totals["kept"] + totals["augmented"])
     written = current.made if current.made or len(files.rows) > 1 else plain
     return build_ledger(
-        near,
         stage=current.setting.stage,
         inputs=[read | {"rows": taken if contract.limit is None else None}],
         outputs=[sink.facts(near) | {"rows": written[part]} for part, sink in files.rows.items()],

@@ -97,6 +97,20 @@ def test_a_request_of_two_verbs_keeps_both_as_they_are_after_to():
     assert "Using Manim, draw a circle and move it to the left." in words
 
 
+def test_a_description_is_asked_for_in_all_forms_that_fit():
+    assert set(words_of("Display two circles.")) == {
+        "Show two circles.",
+        "Create a Manim animation that displays two circles.",
+        "Generate a Manim scene that displays two circles.",
+        "Write Manim code to display two circles.",
+        "Using Manim, display two circles.",
+        "Implement a Manim animation for: Display two circles.",
+        "Write a Manim scene for this description: Display two circles.",
+        "Here is what the animation should look like. Write the Manim program.\n\nDisplay two circles.",
+        "Display two circles. Write the Manim code for it.",
+    }
+
+
 def test_words_that_are_there_already_are_not_said_twice():
     assert words_of("Create a Manim animation that draws a red circle and moves it up.") == [
         "Create a Manim animation that draws a red circle and moves it up.",

@@ -114,7 +114,7 @@ merge-adapter export --num-pairs --chunk-size --provider --test-file --hub-id sc
 FineTuneConfig ModelConfig DataConfig TrainingConfig PromptTemplateManager DataAugmenter LangChainPipeline
 target_modules use_qlora input_path output_path input_type qa_generation_enabled qa_llm_provider qa_model_name
 qa_pairs_per_chunk instruction_variations num_instruction_variations use_paraphrase_templates gradient_checkpointing
-output_dir create_sample_data
+output_dir create_sample_data shuffle_conversation_order pipeline_tracking_report.json data_sources.png
 """
 
 

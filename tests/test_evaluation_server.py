@@ -169,6 +169,14 @@ def test_a_server_that_is_not_there_is_given_up_and_answers_are_kept(llm, tmp_pa
     assert len(read_rows(tmp_path / "eval" / "generated.jsonl")) == 18
 
 
+def test_a_dotenv_file_holds_a_key_too(llm, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "")  # so that it is put back; an empty one says nothing
+    (tmp_path / ".env").write_text("export OPENAI_API_KEY='sk-from-dotenv'\n")
+    generate(llm, tmp_path, "--limit", 1)
+    assert llm.log[0].key == "sk-from-dotenv"
+
+
 def test_a_key_file_holds_one_key(llm, tmp_path):
     key = tmp_path / "key"
     key.write_text("sk-from-a-file\n")

@@ -681,7 +681,8 @@ def test_a_dry_run_lists_what_would_be_sent(exported):
 
 
 def push(hub, folder, *options, code):
-    env = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_key"}
+    env = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    (folder.parent / ".env").write_text("HF_TOKEN=hf_key\nHF_ENDPOINT=http://nowhere.invalid\n")
     return run_script(
         "merge_export.py", "push", folder, "--to", "own/model", *options, cwd=folder.parent, env=env, check=code
     )

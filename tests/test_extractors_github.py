@@ -8,15 +8,17 @@ import http.server
 import json
 import os
 import subprocess
+import sys
 import threading
 
 import click
 import pytest
-from conftest import read_rows, run_script
+from conftest import ROOT, read_rows, run_script
 
 from extractors import BadRow, Fetch, load
 from extractors._modules import decode, without_tabs
 from extractors._rewrites import inline_texts, replace_assets
+from extractors._stand_ins import SHAPE_OF, stand_in
 from extractors._voiceover import rewrite_voiceover
 
 MIT = "MIT License\n\nPermission is hereby granted, free of charge, to any person obtaining a copy\n"
@@ -334,6 +336,60 @@ def test_pictures_and_sounds_follow_the_option(tmp_path):
     assert codes(rows(tmp_path, files, assets="reject")) == ["needs_asset"]
     assert "ImageMobject" in programs(rows(tmp_path, files, assets="keep"))["Intro"]
     assert replace_assets("ImageMobject(np.uint8([[0]]))") == "ImageMobject(np.uint8([[0]]))"
+
+
+@pytest.mark.parametrize(
+    ("file", "shape"),
+    [
+        ("old_man.png", "VGroup(Circle("),
+        ("portrait-2.jpg", "VGroup(Rectangle("),
+        ("img/TownHouse.svg", "RoundedRectangle("),
+        ("img/town house.svg", "VGroup(Triangle("),
+        ("play_button.png", "RoundedRectangle(width=2.5, height=0.8"),
+        ("integral.svg", "Square("),
+        ("logo.svg", "Circle("),
+        ("red-car.svg", "VGroup(RoundedRectangle("),
+        ("background.png", "FullScreenRectangle("),
+        ("teal.png", "Square(side_length=2.0, fill_opacity=1, color=TEAL)"),
+        ("page3.png", "VGroup(Rectangle("),
+        ("flowchart.svg", "VGroup(Square("),
+        ("arrow.svg", "Arrow("),
+        ("cat.png", "RoundedRectangle("),
+        ("42.png", "RoundedRectangle("),
+    ],
+)
+def test_the_name_of_a_picture_says_what_stands_for_it(file, shape):
+    assert replace_assets(f"ImageMobject({file!r})").startswith(f"VGroup({shape}")
+
+
+def test_what_stands_for_a_picture_consists_of_names_that_manim_has():
+    known = {
+        line.split()[0]
+        for line in (ROOT / "stages/filter_quality/manim_names.txt").read_text("utf-8").split("\n")
+        if line
+    }
+    for name in ("teal", *SHAPE_OF):
+        shape, names = stand_in(name)
+        compile(shape, name, "eval")
+        assert names <= known, name
+
+
+@pytest.mark.parametrize(
+    ("head", "picture"),
+    [
+        ("import manim as mn\nclass A(mn.Scene):", "mn.SVGMobject"),
+        ("from manim import Scene, SVGMobject\nclass A(Scene):", "SVGMobject"),
+    ],
+)
+def test_what_stands_for_a_picture_is_imported_as_the_picture_was(tmp_path, head, picture):
+    text = f"{head}\n    def construct(self):\n        print({picture}('cat.svg'))\n"
+    code = programs(rows(tmp_path, {"a.py": text}))["A"]
+    assert "SVGMobject" not in code
+    shapes = [f"def {name}(*parts, **sizes): return '{name}'\n" for name in stand_in("cat")[1]]
+    (tmp_path / "manim.py").write_text("class Scene: pass\n" + "".join(shapes))
+    program = [sys.executable, "-c", f"{code}\nA().construct()"]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("VGroup\n", "")
 
 
 def test_small_texts_are_taken_into_the_program(tmp_path):

@@ -414,6 +414,16 @@ def test_verbose_says_why_and_quiet_says_nothing(tmp_path):
     assert prepare(tmp_path, "-q").err == ""
 
 
+def test_what_is_not_said_is_what_the_documentation_says(tmp_path):
+    local(tmp_path, "a", [pair(number) for number in range(3)])
+    prepare(tmp_path)
+    options = report(tmp_path, "ledger.json")["options"]
+    said = {"test_ratio": 0.1, "seed": 42, "near_threshold": 0.7, "normalise": "alpha", "deduplicate": True}
+    said |= {"same_code": "merge", "same_description": "merge", "many_descriptions": "flag", "max_descriptions": 3}
+    said |= {"augmentation": False, "augment_factor": {"human": 2.5, "llm": 3}, "max_augmented": 4}
+    assert {name: options[name] for name in said} == said
+
+
 # --- statistics -------------------------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,8 @@ import pytest
 from conftest import CLEAN, ROOT, read_rows, record, run_script, write_rows
 from fake_llm import FakeLLM, Reply, description_for, error, good, says
 
+import schema
+
 SCRIPT = "prepare_data_with_llm.py"
 KEYS = {"openai": "OPENAI_API_KEY", "claude": "ANTHROPIC_API_KEY"}
 AUTHORS = {"openai": "openai/gpt-4o-mini", "claude": "anthropic/claude-haiku-5-5"}
@@ -639,11 +641,9 @@ def test_retry_after_is_read_in_all_its_forms(headers, seconds):
 
 
 def test_the_settings_of_an_env_file_are_read_as_a_shell_would(tmp_path):
-    from stages.prepare_data_with_llm.keys import dotenv
-
     (tmp_path / ".env").write_text("# A=1\nB=2\nexport C='3 #x'\nD=\"4\" # four\nE = 5 # five\nF=\nnonsense\n")
-    assert dotenv(tmp_path / ".env") == {"B": "2", "C": "3 #x", "D": "4", "E": "5", "F": ""}
-    assert dotenv(tmp_path / "gone") == {}
+    assert schema.dotenv(tmp_path / ".env") == {"B": "2", "C": "3 #x", "D": "4", "E": "5", "F": ""}
+    assert schema.dotenv(tmp_path / "gone") == {}
 
 
 SENT = [

@@ -470,7 +470,8 @@ def test_a_dry_run_sends_nothing_and_names_the_files(run):
 
 
 def pushed(hub, place, *more, check):
-    env = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_key"}
+    env = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    (place / ".env").write_text("HF_TOKEN=hf_key\nHF_ENDPOINT=http://nowhere.invalid\n")
     return card(place, "--push", "own/set", *more, check=check, env=env)
 
 

@@ -294,6 +294,13 @@ def test_all_covers_every_public_source_and_the_others_say_why_not():
     assert all(entry.get("reason") for entry in SHIPPED.values() if not entry.get("enabled", True))
 
 
+def test_of_equal_records_the_one_of_the_more_careful_source_stays():
+    names = ["manim_docs", "manimbench", "bespoke_manim", "thanks_dataset", "manim_codegen"]
+    priorities = [SHIPPED[name]["priority"] for name in names]
+    assert priorities == sorted(set(priorities), reverse=True)
+    assert SHIPPED["manim_package"]["priority"] == SHIPPED["manim_docs"]["priority"]
+
+
 def test_every_source_says_its_options_in_the_same_order():
     first, last = ["type", "enabled", "reason"], ["priority", "expected_samples", "licence"]
     for name, entry in SHIPPED.items():

@@ -60,6 +60,7 @@ def test_all_records_are_on_one_side_or_rejected_and_the_ledger_adds_up(tmp_path
     assert rejected["metadata"]["error"]["raw"] == "{broken"
     ledger = json.loads((tmp_path / "out" / "ledger.json").read_bytes())
     assert ledger["extra"]["sides"] == {"train": len(train), "valid": len(valid)}
+    assert (ledger["options"]["ratios"], ledger["options"]["seed"]) == ([85, 15], 42)
     assert "adds up" in run_script("schema", "audit", "out/ledger.json", cwd=tmp_path, check=0).err
     assert not (tmp_path / "out" / "test.jsonl").exists()
 

@@ -75,7 +75,7 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     if byte_level:
         pre = find_pre_tokenizer(data, path)
         return Vocabulary("gpt2", pre, tokens, kinds, [" ".join(merge) for merge in merges], [], False)
-    scores = _scores(tokens, kinds, pieces, merges)
+    scores = _scores(kinds, pieces, merges)
     return Vocabulary("llama", "default", tokens, kinds, [], scores, _prefixes_space(data, path))
 
 
@@ -92,7 +92,7 @@ def _mark_pieces(model: dict[str, Any], kinds: list[int]) -> None:
         kinds[model["vocab"][model["unk_token"]]] = UNKNOWN
 
 
-def _scores(tokens: list[str], kinds: list[int], pieces: dict[str, int], merges: list[list[str]]) -> list[float]:
+def _scores(kinds: list[int], pieces: dict[str, int], merges: list[list[str]]) -> list[float]:
     """llama.cpp merges the piece with the best score first; the order of the merges says the same."""
     scores = [-1000.0 - len(merges) if kind != NORMAL else 0.0 for kind in kinds]
     order: dict[str, int] = {}

@@ -7,7 +7,7 @@ metadata.augmented_from, and the group of its original, so that no later split c
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import click
@@ -112,16 +112,8 @@ _OPTIONS = (
 )
 
 
-def options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of augmentation."""
-    return _SWITCH(how_much(command))
-
-
-def how_much(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say how many variants there are to be."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+how_much = schema.stacked(_OPTIONS)  # how many variants there are to be
+options = schema.stacked([_SWITCH, how_much])
 
 
 def plan_of(

@@ -8,9 +8,10 @@ from stages.prepare_data.outputs import STAGE, Reading, Result
 from stages.prepare_data.tally import Tally
 
 
-def report(result: Result, written: Tally, output_dir: str, *, with_table: bool) -> None:
-    for line in table(result.readings, written) if with_table else ():
-        schema.log(line)
+def report(result: Result, written: Tally, output_dir: str, *, several: bool) -> None:
+    """The table, which says nothing new of a single source, and the summary."""
+    for line in table(result.readings, written):
+        schema.log(line, level=0 if several else 1)
     growth = written.statistics.of_augmentation()
     if growth["augmented"]:
         schema.log(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import click
 
@@ -105,10 +105,7 @@ class Decision(NamedTuple):
         return policy.many_descriptions == "drop" and number in self.descriptions
 
 
-def options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(OPTIONS):
-        command = option(command)
-    return command
+options = schema.stacked(OPTIONS)
 
 
 def decide(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,8 +12,8 @@ import click
 from stages.prepare_data.catalogue import Source
 from stages.prepare_data.outputs import FILES
 
-# Other settings of .env are no business of this stage, nor of the programs that it starts.
-_OUR_KEYS = ("HF_", "KAGGLE_", "GITHUB_")
+# What the settings of hubs begin with, in the environment and in .env.
+OF_HUBS = ("HF_", "KAGGLE_", "GITHUB_")
 
 
 def refuse_missing(lacks: dict[str, list[str]]) -> None:
@@ -52,11 +51,3 @@ def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
     if pattern[0] == "**":
         return any(_matches(parts[skipped:], pattern[1:]) for skipped in range(len(parts) + 1))
     return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
-
-
-def take_keys(path: Path) -> None:
-    """Put the keys of the hubs from a .env file (NAME=value) into the environment, which goes first."""
-    for line in path.read_text("utf-8", "replace").splitlines() if path.is_file() else []:
-        match = re.fullmatch(r"\s*(?:export\s+)?(\w+)\s*=\s*(?:'([^']*)'|\"([^\"]*)\"|([^#]*?))\s*(?:#.*)?", line)
-        if match and match[1].startswith(_OUR_KEYS) and not os.environ.get(match[1]):
-            os.environ[match[1]] = match[2] or match[3] or match[4] or ""

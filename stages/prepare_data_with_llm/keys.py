@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+import schema
+
 KEY_NAMES = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
 ALIASES = {"claude": "anthropic"}
 
@@ -16,7 +18,7 @@ def choose(asked: str | None, key_file: Path | None) -> tuple[str, str]:
         return "offline", ""
     if key_file and asked is None:
         raise click.UsageError("--api-key-file needs --llm: a key does not tell whose it is")
-    settings = {**dotenv(Path(".env")), **{name: value for name, value in os.environ.items() if value}}
+    settings = {**schema.dotenv(Path(".env")), **{name: value for name, value in os.environ.items() if value}}
     keys = {provider: settings[name] for provider, name in KEY_NAMES.items() if settings.get(name, "").strip()}
     if asked is None:
         if len(keys) > 1:
@@ -45,13 +47,3 @@ def checked(key: str, place: str) -> str:
     if not re.fullmatch(r"[\x21-\x7e]+", key):
         raise click.UsageError(f"{place}: the key holds a space or a character outside ASCII")
     return key
-
-
-def dotenv(path: Path) -> dict[str, str]:
-    """The settings of a .env file: NAME=value, `export` and quotes allowed, # begins a comment."""
-    found = {}
-    for line in path.read_text("utf-8", "replace").splitlines() if path.is_file() else []:
-        match = re.fullmatch(r"\s*(?:export\s+)?(\w+)\s*=\s*(?:'([^']*)'|\"([^\"]*)\"|([^#]*?))\s*(?:#.*)?", line)
-        if match:
-            found[match[1]] = match[2] or match[3] or match[4] or ""
-    return found

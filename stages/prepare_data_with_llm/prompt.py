@@ -146,9 +146,7 @@ def prompt_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def with_wording(prompt: Path | None, max_tokens: int | None, temperature: float | None, **others: Any) -> Any:
         return command(wording=Wording(prompt, max_tokens, temperature), **others)
 
-    for option in reversed(OPTIONS):
-        option(with_wording)
-    return with_wording
+    return schema.stacked(OPTIONS)(with_wording)
 
 
 OPTIONS = [

@@ -84,9 +84,7 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
         told = {name: others.pop(name) for name in NAMES}
         return command(service=choose(**told), **others)
 
-    for option in reversed(OPTIONS):
-        option(with_service)
-    return with_service
+    return schema.stacked(OPTIONS)(with_service)
 
 
 def deferred_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -97,9 +95,7 @@ def deferred_options(command: Callable[..., Any]) -> Callable[..., Any]:
         told = {name: others.pop(name) for name in NAMES}
         return command(service=lambda: choose(**told), cache_dir=told["cache_dir"], **others)
 
-    for option in reversed(OPTIONS):
-        option(with_choice)
-    return with_choice
+    return schema.stacked(OPTIONS)(with_choice)
 
 
 def cache_option(command: Any) -> Any:

@@ -26,7 +26,6 @@ NUMBER_CLASSES = frozenset({"DecimalNumber", "Integer"})
 MATRIX_CLASSES = frozenset({"Matrix", "IntegerMatrix", "DecimalMatrix"})
 TABLE_CLASSES = frozenset({"Table", "MathTable", "IntegerTable", "DecimalTable", "MobjectTable"})
 GRAPH_CLASSES = frozenset({"Graph", "DiGraph", "GenericGraph"})
-CURVE_CLASSES = frozenset({"FunctionGraph", "ParametricFunction", "ImplicitFunction"})
 
 
 def make_thing(class_name: str, arguments: Arguments, options: Options) -> Thing:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import click
@@ -54,14 +52,12 @@ INPUT_TYPES = dict.fromkeys(("json", "jsonl", "sft", "json_sft", "qa", "qa_gener
 INPUT_TYPES |= dict.fromkeys(("text", "pdf", "pdf_causal", "causal"), "text")
 VOLUME = "RUNPOD_VOLUME_PATH"
 # Read by libraries, from the environment alone; OUTPUT_DIR is read with the command line.
-OF_LIBRARIES = ("HF_TOKEN", "HF_HOME", "HF_ENDPOINT", "OUTPUT_DIR", "INPUT_TYPE", VOLUME)
+OF_LIBRARIES = ("HF_", "WANDB_", "OUTPUT_DIR", "INPUT_TYPE", VOLUME)
 
 
 def load_dotenv() -> None:
     """What .env in the current folder says of the variables that count here, where the environment does not."""
-    for name, value in _dotenv(Path(".env")).items():
-        if value and (name in ENVIRONMENT or name in OF_LIBRARIES or name.startswith("WANDB_")):
-            os.environ.setdefault(name, value)
+    schema.take_dotenv(*ENVIRONMENT, *OF_LIBRARIES)
     if volume := os.environ.get(VOLUME, "").strip():
         # The disk of a rented machine is gone with it, its volume is not: neither the model nor the run is lost.
         os.environ.setdefault("HF_HOME", f"{volume}/huggingface")
@@ -70,16 +66,6 @@ def load_dotenv() -> None:
 def default_output() -> str:
     volume = os.environ.get(VOLUME, "").strip()
     return f"{volume}/runs/default" if volume else "runs/default"
-
-
-def _dotenv(path: Path) -> dict[str, str]:
-    """NAME=value, `export` and quotes allowed, # begins a comment."""
-    found = {}
-    for line in path.read_text("utf-8", "replace").splitlines() if path.is_file() else []:
-        match = re.fullmatch(r"\s*(?:export\s+)?(\w+)\s*=\s*(?:'([^']*)'|\"([^\"]*)\"|([^#]*?))\s*(?:#.*)?", line)
-        if match:
-            found[match[1]] = match[2] or match[3] or match[4] or ""
-    return found
 
 
 def from_environment() -> Iterator[tuple[str, str, str]]:

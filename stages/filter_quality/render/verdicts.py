@@ -1,4 +1,4 @@
-"""What a run says about a program: it renders, or one of the named classes of error."""
+"""What a run says about a program: it renders, or one of the classes of error that docs/pipeline.md names."""
 
 from __future__ import annotations
 
@@ -9,19 +9,6 @@ from typing import Any, NamedTuple
 from stages.filter_quality.code_checks import MANIMGL, MANIMGL_NAMES
 from stages.filter_quality.render.layers import Limits
 
-CLASSES = {
-    "import": "an import of a module that is there fails",
-    "missing_module": "a module is not installed",
-    "missing_asset": "a file is not there",
-    "other_engine": "written for ManimGL, or for Manim's OpenGL renderer",
-    "api": "a name, attribute or argument that does not exist",
-    "tex": "TeX can not set a formula",
-    "timeout": "more processor time than allowed, or no end at all",
-    "memory": "more memory than allowed",
-    "sandbox": "it tries what the sandbox does not let it",
-    "no_output": "it ends without a picture: no scene, or it leaves by itself",
-    "other": "any other error",
-}
 # What depends on the machine and its load more than on the program is tried again, never remembered.
 PASSING = ("timeout", "memory", "sandbox")
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENETUNREACH, errno.EAGAIN, errno.ENOSPC, errno.EFBIG}
@@ -47,7 +34,7 @@ def verdict(answer: dict[str, Any] | None, end: End, limits: Limits) -> Verdict:
     if not error and answer.get("stage") == "done":
         return {"ok": True, "scenes": answer["scenes"], "error": None, "tex": answer["tex"]}
     if error:
-        told = {"class": _class_of(error, answer["stage"]), **{key: error[key] for key in ("type", "message", "line")}}
+        told = {"class": _class_of(error), **{key: error[key] for key in ("type", "message", "line")}}
     else:
         name, kind, message = _without_error(answer, end, limits)
         told = {"class": name, "type": kind, "message": message, "line": None}
@@ -71,7 +58,7 @@ def _without_error(answer: dict[str, Any], end: End, limits: Limits) -> tuple[st
     return "no_output", "Exit", f"it left with exit code {end.status} before its picture was made"
 
 
-def _class_of(error: dict[str, Any], stage: str) -> str:
+def _class_of(error: dict[str, Any]) -> str:
     kinds, name = error["kinds"], str(error["name"] or "").split(".")[0]
     if "MemoryError" in kinds or error["errno"] == errno.ENOMEM:
         return "memory"
