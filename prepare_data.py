@@ -284,7 +284,7 @@ def read_plans(
     ready = [plan for plan in plans if not plan.lacks]
     rules = [Rules(one.source, limits, policy, repairs, BadRow) for one in ready]
     jobs = [Job(one, options["limit"], rules[number], Path(folder, str(number))) for number, one in enumerate(ready)]
-    readings, failing = read_all([by_files(job, kept) for job in jobs], place, kept, keep_going=keep_going)
+    readings, failing = read_all([by_files(job, place, kept) for job in jobs], place, kept, keep_going=keep_going)
     missing = lacking | failing
     in_order = {plan.source.name: missing[plan.source.name] for plan in plans if plan.source.name in missing}
     return Result(readings, in_order, {}, Decision({}, {}, {}, {}), policy)

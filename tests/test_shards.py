@@ -474,7 +474,8 @@ def first_stage(tmp_path, output, *words):
 
 def stopped_while_reading(tmp_path, *words, rows=600):
     """A run of the first stage that was killed when some of its six files had been read."""
-    cut(tmp_path / "rows", many(rows), count=6)
+    padding = {"metadata": {"kind": "code", "padding": "x" * 2600}}  # the files of 100 rows are worth a process each
+    cut(tmp_path / "rows", [row | padding for row in many(rows)], count=6)
     (tmp_path / "sources.yaml").write_text("mine:\n  type: local\n  path: rows\n")
     command = [sys.executable, str(ROOT / PREPARE[0]), *PREPARE[1:], *words, *EXACT, "--output-dir", "out"]
     env = CLEAN | {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT / "tests" / "without_manim")}

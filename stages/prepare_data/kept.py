@@ -44,8 +44,7 @@ class Kept:
 
     def spool_of(self, rules: Rules, arguments: dict[str, Any], piece: dict[str, Any]) -> Path | None:
         """Where the rows of a piece of a source are when they have been read; None if it is no file."""
-        files = [Path(value).expanduser() for value in piece.values() if isinstance(value, str)]
-        if not files or not all(file.is_file() for file in files):
+        if not (files := files_in(piece)):
             return None
         source, policy = rules.source, rules.policy
         depends: list[Any] = [schema.VERSION, source.name, source.type, source.entry.licence, arguments, rules.limits]
@@ -87,6 +86,12 @@ class Kept:
             file.write(msgspec.json.encode(Told(answer.failed, _sizes(begun))))
         shutil.rmtree(spool.parent, ignore_errors=True)  # half of one, as a power failure may leave
         begun.parent.rename(spool.parent)
+
+
+def files_in(piece: dict[str, Any]) -> list[Path]:
+    """The files that the arguments of a piece name."""
+    named = [Path(value).expanduser() for value in piece.values() if isinstance(value, str)]
+    return [file for file in named if file.is_file()]
 
 
 def _sizes(spool: Path) -> dict[str, int]:

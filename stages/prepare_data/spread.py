@@ -14,10 +14,13 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 import schema
-from stages.prepare_data.kept import Kept
+from stages.prepare_data.kept import Kept, files_in
+from stages.prepare_data.rows import judge_rows
 from stages.prepare_data.workers import Work, run_each
 
 Job = TypeVar("Job", bound=Any)  # has a `plan`, its `rules`, and a `spool`: the name of the files that it writes
+LEAST = 2**18  # bytes of a file: to read so many takes 0.1 CPU-s, to start a process for it 0.015
+EXAMPLE = {"description": "Draw a circle.", "code": "from manim import *\n\nclass A(Scene):\n    pass\n"}
 
 
 class Answer(NamedTuple):
@@ -29,13 +32,17 @@ class Answer(NamedTuple):
     details: str = ""
 
 
-def by_files(job: Job, kept: Kept) -> list[Job]:
-    """A job for each file of a source, so that a run that is stopped goes on with the rest of them."""
-    pieces = None
+def by_files(job: Job, place: schema.Workplace, kept: Kept) -> list[Job]:
+    """A job for each file of a source, for a cluster, and so that a run that is stopped goes on with the rest of them.
+
+    On one machine small files are read as one, and processes share their rows.
+    """
+    pieces: list[dict[str, Any]] = []
     if job.limit is None:
         with suppress(click.UsageError):  # the reading says it, too, and a run can do without a source that fails
-            pieces = job.plan.ask("pieces")
-    if not pieces or len(pieces) == 1:
+            pieces = job.plan.ask("pieces") or []
+    size = sum(file.stat().st_size for piece in pieces for file in files_in(piece))
+    if len(pieces) < 2 or (place.engine == "local" and size < LEAST * len(pieces)):
         return [job]
     jobs = []
     for number, piece in enumerate(pieces):
@@ -83,6 +90,9 @@ def _each_left(
 
 def _each(work: Work[Job, Answer], jobs: list[Job], place: schema.Workplace) -> Iterator[tuple[int, Answer | None]]:
     if place.engine == "local":
+        if len(jobs) > place.workers > 1:
+            # As many processes as files: what the first row makes each of them import costs more than a small file.
+            judge_rows([EXAMPLE], jobs[0].rules)
         yield from run_each(work, jobs, place.workers)
         return
     for position, (answer, files) in enumerate(schema.each(place, partial(_read_there, work=work), jobs)):
