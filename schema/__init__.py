@@ -8,7 +8,7 @@ A file-to-file stage gets its options, its rejects, its ledger, its worker proce
 `schema.options` and `schema.run`; docs/record-format.md describes the files themselves.
 """
 
-from schema._commit import Held, atomic, folder, lock
+from schema._commit import Held, atomic, beside, folder, lock
 from schema._contract import (
     CONTEXT,
     ENGINE,
@@ -72,6 +72,7 @@ __all__ = [
     "at_hand",
     "atomic",
     "audit",
+    "beside",
     "canonical",
     "check",
     "code_fingerprint",
