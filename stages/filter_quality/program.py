@@ -23,6 +23,11 @@ _GLOBAL = {_symtable.GLOBAL_IMPLICIT, _symtable.GLOBAL_EXPLICIT}
 _BUILTINS = {*dir(builtins), "__file__", "__name__", "__doc__", "__path__", "__annotations__", "__class__"}
 _BUILTINS |= {"exit", "quit", "help"}  # missing when Python runs without its site module
 _STAR_IMPORT = re.compile(r"^[ \t]*from[ \t]+([\w.]+)[ \t]+import[ \t]*\(?[ \t]*\*", re.MULTILINE)
+# The imports of most programs, one to a line; for others the tree is asked.
+_IMPORT = re.compile(
+    r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import\b|import[ \t]+([\w.]+)(?:[ \t]+as[ \t]+\w+)?[ \t]*$)", re.MULTILINE
+)
+_OVER_LINES = ('"""', "'''", "\\\n")
 _HEADER = re.compile(r"\s*class\s+(\w+)\s*(?:\(([\w.,\s=]*)\))?\s*:")
 _NEWLINE = re.compile(r"\r\n|\r|\n")  # where the parser counts a line; splitlines() counts more
 # Faults that the code generator finds and not the parser hang on these words; only programs with them pay for it.
@@ -57,7 +62,7 @@ class Program:
             if any(word in code for word in _LATE_WORDS) or ("return" in code and _LATE_RETURN.search(code)):
                 compile(code, "<code>", "exec", dont_inherit=True)
         self.bad_escapes = sorted({each.lineno for each in caught if "invalid escape" in str(each.message)})
-        self.bound, self.used = _names(self.scopes)
+        self.names, self.bound, self.used = _names(self.scopes)
         self.star_imports = _STAR_IMPORT.findall(code)
 
     @cached_property
@@ -152,6 +157,10 @@ class Program:
 
     def _imports(self) -> Iterator[str]:
         """The packages that the program imports anywhere, by the first part of their names."""
+        lines = _IMPORT.findall(self.code)
+        if len(lines) == self.code.count("import") and not any(sign in self.code for sign in _OVER_LINES):
+            yield from ((module or alone).partition(".")[0] for module, alone in lines)
+            return
         for node in self.nodes(ast.Import):
             yield from (each.name.partition(".")[0] for each in node.names)
         for node in self.nodes(ast.ImportFrom):
@@ -223,12 +232,14 @@ def _does_nothing(method: Any | None) -> bool:
     return not any(flags & _symtable.USE for flags in method.symbols.values())
 
 
-def _names(module: Any) -> tuple[set[str], set[str]]:
-    """The names that the program binds for all its scopes, and the global names that its scopes use."""
+def _names(module: Any) -> tuple[set[str], set[str], set[str]]:
+    """All names, those that the program binds for all its scopes, and the global ones that its scopes use."""
     bound = {name for name, flags in module.symbols.items() if flags & _symtable.DEF_BOUND}
+    names: set[str] = set()
     used: set[str] = set()
     scopes = [module]
     for scope in scopes:
+        names.update(scope.symbols)
         for name, flags in scope.symbols.items():
             if flags >> _symtable.SCOPE_OFF & _symtable.SCOPE_MASK in _GLOBAL:
                 if flags & _symtable.DEF_BOUND:  # `global name` and an assignment to it
@@ -236,4 +247,4 @@ def _names(module: Any) -> tuple[set[str], set[str]]:
                 if flags & _symtable.USE:
                     used.add(name)
         scopes.extend(scope.children)
-    return bound, used
+    return names, bound, used
