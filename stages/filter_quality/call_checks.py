@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from stages.filter_quality.findings import Finding
-from stages.filter_quality.glance import suspects_calls
+from stages.filter_quality.glance import Doubt, doubts, line_of
 from stages.filter_quality.manim_api import PLAIN_METHODS, attributes, calls
 from stages.filter_quality.program import Program, manim_names, manim_version
 
@@ -25,7 +25,13 @@ def check_calls(program: Program) -> Iterator[Finding]:
     """The first wrong argument and the first unknown method. Only of what can be nothing but Manim's."""
     if not _STAR.search(program.code) or any(module != "manim" for module in program.star_imports):
         return
-    if not suspects_calls(program.code, program.scopes):
+    suspected = doubts(program.code, program.all_scopes)
+    if not suspected:
+        return
+    if len(suspected) == 1 and _is_certain(suspected[0], program):
+        (doubt,) = suspected
+        fault = f"{doubt.name} of manim {manim_version()} has no argument {doubt.keyword}"
+        yield Finding("wrong_argument", fault, line_of(doubt, program.code))
         return
     own = _defined(program)
     made = _made(program, own)
@@ -34,6 +40,13 @@ def check_calls(program: Program) -> Iterator[Finding]:
     for findings in (arguments, methods):
         if found := next(filter(None, findings), None):
             yield found
+
+
+def _is_certain(doubt: Doubt, program: Program) -> bool:
+    """Whether there is a call of this name, of a program that never gives the name to anything else."""
+    if not doubt.name or doubt.name not in program.used or doubt.name in program.bound_anywhere():
+        return False
+    return not re.search(rf"\.\s*{doubt.name}\b|\bcase\b", program.code)
 
 
 def _wrong_argument(node: ast.Call, own: set[str], made: set[str]) -> Finding | None:

@@ -8,6 +8,7 @@ certain, it suspects.
 from __future__ import annotations
 
 import _symtable  # type: ignore[import-not-found]  # the type stubs leave it out
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -78,60 +79,70 @@ class _Signs(dict[str, _Sign]):
 _SIGNS = _Signs()
 
 
-def suspects_calls(code: str, scopes: Any) -> bool:
-    """Whether a call of the program may have a wrong argument, or an attribute may be unknown."""
+class Doubt(NamedTuple):
+    """A call or an attribute that may be wrong; the name and keyword of a call where no more than they can be."""
+
+    name: str = ""
+    keyword: str = ""
+    sign: int = -1
+
+
+_SOMETHING = Doubt()
+
+
+def doubts(code: str, scopes: list[Any]) -> list[Doubt]:
+    """Where a call of the program may have a wrong argument, and whether an attribute may be unknown."""
     if "\r" in code:
         code = code.replace("\r\n", "\n")
     if "\\\n" in code or "\r" in code or any(word in code and odd.search(code) for word, odd in _ODD):
-        return True
+        return [_SOMETHING]
     signs = [_SIGNS[text] for text in _SIGN.findall(code)]
-    return _has_wrong_argument(signs) or _has_unknown(signs, scopes)
+    found = list(_wrong_arguments(signs))
+    return [*found, _SOMETHING] if _has_unknown(signs, scopes) else found
 
 
-def _has_wrong_argument(signs: list[_Sign]) -> bool:
-    """Whether a call has more arguments than fit, or a keyword that it does not know; or one of them is not seen."""
-    outer: list[tuple[Call | None, int]] = []
-    call, count = None, 0  # the call that is read, and its arguments by position: not fewer than it has
-    for does, opened, name, _, _ in signs:
+def line_of(doubt: Doubt, code: str) -> int:
+    """The line of the call. Its lines end as the glance has read them: with a newline each."""
+    found = next(itertools.islice(_SIGN.finditer(code.replace("\r\n", "\n")), doubt.sign, None))
+    return found.string.count("\n", 0, found.start(1)) + 1
+
+
+def _wrong_arguments(signs: list[_Sign]) -> Iterator[Doubt]:
+    """The calls that have more arguments than fit, or a keyword that they do not know; and what is not seen."""
+    outer: list[tuple[Call | None, int, int]] = []
+    call, count, begun = None, 0, 0  # the call that is read, and its arguments by position: not fewer than it has
+    for place, (does, opened, name, _, _) in enumerate(signs):
         if does == _OPENS:
-            outer.append((call, count))
-            call, count = opened, 1
+            outer.append((call, count, begun))
+            call, count, begun = opened, 1, place
         elif does == _CLOSES:
             if not outer or (call and call.most is not None and count > call.most):
-                return True
-            call, count = outer.pop()
+                yield _SOMETHING
+            call, count, begun = outer.pop() if outer else (None, 0, 0)
         elif does == _GOES_ON:
             count += 1
         elif does == _NAMES and call:
             if name not in call.keywords and "*" not in call.keywords:
-                return True
+                yield Doubt(signs[begun].name, name, begun)
             count -= 1
         elif does == _HIDES:
-            return True
-    return False
+            yield _SOMETHING
 
 
-def _has_unknown(signs: list[_Sign], scopes: Any) -> bool:
+def _has_unknown(signs: list[_Sign], scopes: list[Any]) -> bool:
     """Whether an attribute is asked for that neither Manim nor the program has, of what may be Manim's."""
     asked = {each for sign in signs if sign.asks for each in sign.asks}
     if not asked:
         return False
     own = {sign.gives for sign in signs}
     assigned: set[str] = set()
-    for scope in _all(scopes):
+    for scope in scopes:
         bound = {name for name, flags in scope.symbols.items() if flags & _symtable.DEF_LOCAL}
         assigned |= bound
         if scope.type == _symtable.TYPE_CLASS:
             own |= bound
     seen = {"", "self"} | assigned
     return any(name not in own and (of in seen or of[:2] == "__") for of, name in asked)
-
-
-def _all(scope: Any) -> Iterator[Any]:
-    scopes = [scope]
-    for each in scopes:
-        scopes += each.children
-    return iter(scopes)
 
 
 def _sign(text: str) -> _Sign:
@@ -151,7 +162,7 @@ def _sign_of_names(text: str, names: list[str]) -> _Sign:
     if "." not in text:
         opened = _telling(calls("call").get(names[0])) if text[-1] == "(" else None
         does = {"(": _OPENS, "=": _NAMES}.get(text[-1], _NOTHING)
-        return _Sign(does, opened, names[0] if text[-1] == "=" else "")
+        return _Sign(does, opened, names[0])
     if not names:
         return _Sign(_NOTHING)  # one dot of three
     chain = ["", *names] if text[0] == "." else names

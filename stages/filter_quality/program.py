@@ -62,7 +62,8 @@ class Program:
             if any(word in code for word in _LATE_WORDS) or ("return" in code and _LATE_RETURN.search(code)):
                 compile(code, "<code>", "exec", dont_inherit=True)
         self.bad_escapes = sorted({each.lineno for each in caught if "invalid escape" in str(each.message)})
-        self.names, self.bound, self.used = _names(self.scopes)
+        self.all_scopes = _all(self.scopes)
+        self.names, self.bound, self.used = _names(self.all_scopes)
         self.star_imports = _STAR_IMPORT.findall(code)
 
     @cached_property
@@ -97,7 +98,7 @@ class Program:
 
     @cached_property
     def classes(self) -> dict[str, ClassFacts]:
-        lines = _NEWLINE.split(self.code)
+        lines = _NEWLINE.split(self.code) if "\r" in self.code else self.code.split("\n")
         classes = [scope for scope in self.scopes.children if scope.type == _symtable.TYPE_CLASS]
         return {scope.name: ClassFacts(scope.name, self._bases(scope, lines), scope) for scope in classes}
 
@@ -136,6 +137,12 @@ class Program:
             else:
                 return set()
         return unknown
+
+    def bound_anywhere(self) -> set[str]:
+        """The names that are bound in some scope."""
+        return {
+            name for scope in self.all_scopes for name, flags in scope.symbols.items() if flags & _symtable.DEF_BOUND
+        }
 
     def line_of(self, name: str) -> int | None:
         """The first line that uses the name."""
@@ -215,8 +222,10 @@ def manim_names(kind: str | None = None) -> frozenset[str]:
     return frozenset(name for name, is_a in rows if kind in (None, is_a))
 
 
+@cache
 def manim_version() -> str:
-    header = Path(__file__).with_name("manim_names.txt").open(encoding="utf-8").readline()
+    with Path(__file__).with_name("manim_names.txt").open(encoding="utf-8") as file:
+        header = file.readline()
     return header.partition("of Manim ")[2].partition(";")[0]
 
 
@@ -232,12 +241,18 @@ def _does_nothing(method: Any | None) -> bool:
     return not any(flags & _symtable.USE for flags in method.symbols.values())
 
 
-def _names(module: Any) -> tuple[set[str], set[str], set[str]]:
+def _all(scope: Any) -> list[Any]:
+    scopes = [scope]
+    for each in scopes:
+        scopes += each.children
+    return scopes
+
+
+def _names(scopes: list[Any]) -> tuple[set[str], set[str], set[str]]:
     """All names, those that the program binds for all its scopes, and the global ones that its scopes use."""
-    bound = {name for name, flags in module.symbols.items() if flags & _symtable.DEF_BOUND}
+    bound = {name for name, flags in scopes[0].symbols.items() if flags & _symtable.DEF_BOUND}
     names: set[str] = set()
     used: set[str] = set()
-    scopes = [module]
     for scope in scopes:
         names.update(scope.symbols)
         for name, flags in scope.symbols.items():
@@ -246,5 +261,4 @@ def _names(module: Any) -> tuple[set[str], set[str], set[str]]:
                     bound.add(name)
                 if flags & _symtable.USE:
                     used.add(name)
-        scopes.extend(scope.children)
     return names, bound, used

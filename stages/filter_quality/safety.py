@@ -25,29 +25,13 @@ _KEYS = {
     "a private key": r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----",
 }
 _KEY = re.compile("|".join(f"(?<![A-Za-z0-9])({pattern})" for pattern in _KEYS.values()))
+_LONG_WORD = re.compile(r"""[:=][ \t]*["'][^"'\s]{16}""")
 _ASSIGNED = re.compile(
     r"""(?:api_?key|secret|passw(?:or)?d|auth_?token|access_?token)["']?[ \t]*[:=][ \t]*["']([^"'\s]{16,})["']""",
     re.IGNORECASE,
 )
 # One of these stands in every key; to look for them costs a tenth of the search itself.
-_KEY_PARTS = (
-    "sk-",
-    "AKIA",
-    "ASIA",
-    "ghp_",
-    "gho_",
-    "ghu_",
-    "ghs_",
-    "ghr_",
-    "github_pat_",
-    "hf_",
-    "AIza",
-    "xox",
-    "k_live_",
-    "eyJ",
-    "PRIVATE KEY",
-)
-_NAME_PARTS = ("key", "secret", "passw", "token")
+_KEY_PART = re.compile(r"sk-|AKIA|ASIA|gh[pousr]_|github_pat_|hf_|AIza|xox|k_live_|eyJ|PRIVATE KEY")
 _STAND_IN = re.compile(r"your|example|placeholder|change|dummy|insert|test|xxx|\*\*\*|<|\$\{|\.\.\.", re.IGNORECASE)
 _RANDOM_BITS = 3.5  # per character: English words stay below, keys of 16 characters and more are above
 
@@ -88,10 +72,12 @@ def check_secrets(record: schema.Record) -> Iterator[Finding]:
     for field in ("code", "description"):
         text = record["code"] if field == "code" else record["description"]
         small = text.lower()
-        if any(part in text for part in _KEY_PARTS) and (found := _KEY.search(text)):
+        if _KEY_PART.search(text) and (found := _KEY.search(text)):
             what = list(_KEYS)[next(number for number, group in enumerate(found.groups()) if group)]
-        elif any(part in small for part in _NAME_PARTS) and (
-            found := next(filter(_looks_random, _ASSIGNED.finditer(text)), None)
+        elif (
+            ("key" in small or "secret" in small or "passw" in small or "token" in small)
+            and _LONG_WORD.search(text)
+            and (found := next(filter(_looks_random, _ASSIGNED.finditer(text)), None))
         ):
             what = "a password or key"
         else:
