@@ -33,6 +33,11 @@ def check_calls(program: Program) -> Iterator[Finding]:
         fault = f"{doubt.name} of manim {manim_version()} has no argument {doubt.keyword}"
         yield Finding("wrong_argument", fault, line_of(doubt, program.code))
         return
+    yield from wrong_calls(program)
+
+
+def wrong_calls(program: Program) -> Iterator[Finding]:
+    """What the tree says."""
     own = _defined(program)
     made = _made(program, own)
     arguments = (_wrong_argument(node, own, made) for node in program.nodes(ast.Call))

@@ -40,15 +40,8 @@ _SIGN = re.compile(
 _HARMLESS = re.compile(
     r"(?: [^{}] | {{ | }} | {\s*+\w++\s*+ (?:=\s*+)?+ (?:![ars])?+ (?: :[^{}]*+ )?+ } )*+", re.VERBOSE
 )
-# A comment between a name and what belongs to it, and parameters that look like keywords.
-_ODD = [
-    ("#", re.compile(r"#[^\n]*+\n\s*+[(=]")),
-    ("#", re.compile(r"\.\s*+#")),
-    ("lambda", re.compile(r"lambda\b[^:]*+=")),
-]
+_COMMENT_BETWEEN = re.compile(r"^[^\n#]*+#[^\n]*+\n\s*+[(=]|\.\s*+#", re.MULTILINE)  # a name and what belongs to it
 _NAME = re.compile(r"\w+")
-
-
 # What a sign does to the call that it stands in.
 _NOTHING, _OPENS, _CLOSES, _GOES_ON, _NAMES, _HIDES = range(6)
 
@@ -94,11 +87,19 @@ def doubts(code: str, scopes: list[Any]) -> list[Doubt]:
     """Where a call of the program may have a wrong argument, and whether an attribute may be unknown."""
     if "\r" in code:
         code = code.replace("\r\n", "\n")
-    if "\\\n" in code or "\r" in code or any(word in code and odd.search(code) for word, odd in _ODD):
+    if _is_odd(code):
         return [_SOMETHING]
     signs = [_SIGNS[text] for text in _SIGN.findall(code)]
     found = list(_wrong_arguments(signs))
     return [*found, _SOMETHING] if _has_unknown(signs, scopes) else found
+
+
+def _is_odd(code: str) -> bool:
+    """Whether lines go on, comments stand between a name and its bracket, or parameters look like keywords."""
+    if "\\\n" in code or "\r" in code or ("#" in code and _COMMENT_BETWEEN.search(code)):
+        return True
+    parameters = (after.partition(":")[0] for after in code.split("lambda")[1:])
+    return any("=" in each for each in parameters)
 
 
 def line_of(doubt: Doubt, code: str) -> int:
@@ -154,21 +155,25 @@ def _sign(text: str) -> _Sign:
         return _Sign(_NOTHING if _HARMLESS.fullmatch(text) else _HIDES)
     if not text.isascii():  # Python may read a name in another form
         return _Sign(_HIDES)
-    return _sign_of_names(text, _NAME.findall(text))
+    if "." in text:
+        return _sign_of_chain(text)
+    if text[-1] == "=":
+        return _Sign(_NAMES, None, text[:-1].rstrip())
+    if text[-1] == "(":
+        name = text[:-1].rstrip()
+        return _Sign(_OPENS, _telling(calls("call").get(name)), name)
+    return _Sign(_NOTHING)
 
 
-def _sign_of_names(text: str, names: list[str]) -> _Sign:
-    """`names` are all in the text, which may begin with a dot and end with a bracket, two, or an equals sign."""
-    if "." not in text:
-        opened = _telling(calls("call").get(names[0])) if text[-1] == "(" else None
-        does = {"(": _OPENS, "=": _NAMES}.get(text[-1], _NOTHING)
-        return _Sign(does, opened, names[0])
+def _sign_of_chain(text: str) -> _Sign:
+    """Of names with dots between them, and perhaps one before; and a bracket, two, or an equals sign behind them."""
+    names = _NAME.findall(text)
     if not names:
         return _Sign(_NOTHING)  # one dot of three
     chain = ["", *names] if text[0] == "." else names
     asks = [(of, name) for of, name in _asked(chain) if _is_unknown(of, name)]
-    stores, name = text[-1] == "=", chain[-1]
-    if stores:
+    name = chain[-1]
+    if text[-1] == "=":
         return _Sign(_NOTHING, None, "", tuple(each for each in asks if each[1] != name), name)
     opened = calls("method").get(name) if text[-1] == "(" and name not in PLAIN_METHODS else None
     return _Sign(_OPENS if text[-1] == "(" else _NOTHING, _telling(opened), "", tuple(asks))

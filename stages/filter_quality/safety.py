@@ -25,7 +25,7 @@ _KEYS = {
     "a private key": r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----",
 }
 _KEY = re.compile("|".join(f"(?<![A-Za-z0-9])({pattern})" for pattern in _KEYS.values()))
-_LONG_WORD = re.compile(r"""[:=][ \t]*["'][^"'\s]{16}""")
+_LONG_WORD = re.compile(r"""[:=][ \t]*+["'][^"'\s]{16}""")
 _ASSIGNED = re.compile(
     r"""(?:api_?key|secret|passw(?:or)?d|auth_?token|access_?token)["']?[ \t]*[:=][ \t]*["']([^"'\s]{16,})["']""",
     re.IGNORECASE,
@@ -60,7 +60,7 @@ _HARMS = {name: what for what, names in _HARM.items() for name in names.split()}
 _MODULES = "|".join(sorted({name.partition(".")[0] for name in _HARMS if "." in name}))
 _HARM_NAMES = frozenset({*_MODULES.split("|"), "eval", "exec", "compile", "__import__", "open"})
 _HARM_IMPORTS = [re.compile(rf"{word}[ \t]+(?:{_MODULES})\b") for word in ("from", "import")] + [
-    re.compile(r"import[ \t][^\n]*,")
+    re.compile(r"import[ \t][^\n,]*+,")
 ]
 _HARM_WORD = re.compile(
     rf"\b(?:{_MODULES})\.|\b(?:from|import)[ \t]+(?:{_MODULES})\b|\b(?:eval|exec|compile|__import__|open)[ \t]*\("
