@@ -20,7 +20,7 @@ from schema._contract import (
 )
 from schema._convert import to_record
 from schema._engine import Workplace, check, each
-from schema._files import Reject, ledger_path, read, rejects, rejects_path, write, write_parts
+from schema._files import Reject, ledger_path, numbered, read, rejects, rejects_path, write, write_parts
 from schema._identity import (
     VERSION,
     add_lineage,
@@ -100,6 +100,7 @@ __all__ = [
     "main",
     "marks",
     "names",
+    "numbered",
     "options",
     "pairs",
     "parses",
