@@ -94,7 +94,7 @@ $(READY): requirements.lock
 render-setup: $(READY) ## add Manim, so that programs can be run and judged by what happens
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-render.lock || { echo "make: Manim did not build; it takes libcairo2-dev libpango1.0-dev gcc pkg-config (Debian's names)" >&2; exit 1; }
 
-scale-setup: $(READY) ## add Ray, and what reads and writes s3://, for more than one machine
+scale-setup: $(READY) ## add Ray, and what reads and writes s3:// and gs://, for more than one machine
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-scale.lock
 
 # --- options are inputs too: a file that changes only when they do ----------------------------------------------------

@@ -17,6 +17,7 @@ stands in metadata.render.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -147,6 +148,7 @@ def main(
     **wishes: Any,
 ) -> None:
     """Score every record from 0 to 1 by named checks, and keep those that are good enough to learn from."""
+    gc.set_threshold(20_000)  # a program makes thousands of objects and no cycles; to look for them costs a fifth
     least, wish = _least(min_quality, tag_only), take(wishes)
     _check_report(contract, report)
     config = read_config(quality_config) if quality_config else {}

@@ -38,10 +38,11 @@ from stages.prepare_data import augment, augment_file, closing, identity, judge,
 from stages.prepare_data.catalogue import Source, ask, bind, choose, every_argument, nearest, read_catalogue
 from stages.prepare_data.deciding import decide, read_other
 from stages.prepare_data.identity import Decision, Policy
+from stages.prepare_data.kept import Kept, beside
 from stages.prepare_data.outputs import Reading, Result, log_reject, write_set
 from stages.prepare_data.rows import Rules, read_rows
 from stages.prepare_data.spool import Spool
-from stages.prepare_data.spread import by_files, read_everywhere
+from stages.prepare_data.spread import Answer, by_files, read_everywhere
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Semaphore
@@ -77,19 +78,8 @@ class Job(NamedTuple):
 
     plan: Plan
     limit: int | None
-    limits: judge.Limits
-    policy: Policy
-    repairs: list[repair.Step]
+    rules: Rules
     spool: Path
-
-
-class Answer(NamedTuple):
-    """How the reading of one source ended: counts, or the error that ended it."""
-
-    failed: dict[str, int]
-    error: click.ClickException | None = None
-    fatal: bool = False
-    details: str = ""
 
 
 def plan(source: Source, fetch: Fetch) -> Plan:
@@ -110,11 +100,11 @@ def plan(source: Source, fetch: Fetch) -> Plan:
 
 def read_job(job: Job, spare: Semaphore | None) -> Answer:
     """Read one source, here or in a process of its own, with the help of processes that have nothing to do."""
-    source, rules = job.plan.source, Rules(job.plan.source, job.limits, job.policy, job.repairs, BadRow)
+    source = job.plan.source
     try:
         assert job.plan.extract
         items = job.plan.extract(**job.plan.arguments)
-        return Answer(read_rows(itertools.islice(items, job.limit), rules, job.spool, spare))
+        return Answer(read_rows(itertools.islice(items, job.limit), job.rules, job.spool, spare))
     except click.UsageError as error:
         return Answer({}, click.UsageError(f"{source.place}: {error.message}"), fatal=True)
     except click.ClickException as error:
@@ -130,14 +120,14 @@ def read_job(job: Job, spare: Semaphore | None) -> Answer:
 
 
 def read_all(
-    jobs: list[list[Job]], place: schema.Workplace, *, keep_going: bool
+    jobs: list[list[Job]], place: schema.Workplace, kept: Kept, *, keep_going: bool
 ) -> tuple[list[Reading], dict[str, str]]:
     """Read the sources; one that fails ends the run, or is noted as missing."""
     readings: dict[int, Reading] = {}
     missing: dict[str, str] = {}
     killed = Answer({}, schema.Failure("its process was killed, perhaps for memory; try fewer --workers"))
-    for number, answer in read_everywhere(read_job, jobs, place):
-        job, (failed, error, fatal, details) = jobs[number][0], answer or killed
+    for number, answer, spool in read_everywhere(read_job, jobs, place, kept):
+        job, (failed, error, fatal, details) = jobs[number][0]._replace(spool=spool), answer or killed
         name = job.plan.source.name
         if not error:
             readings[number] = load(job, failed)
@@ -260,8 +250,8 @@ def prepare(
         raise click.UsageError("--against removes duplicates and --no-deduplicate forbids it; leave one out")
     told = {"sources": [source.name for source in chosen], "fix": [step.name for step in repairs], **options}
     told["against"] = list(against)
-    with tempfile.TemporaryDirectory(prefix="linemill-") as folder:
-        result = read_plans(plans, Path(folder), policy, repairs, workplace, keep_going=keep_going, **options)
+    with tempfile.TemporaryDirectory(prefix="linemill-") as folder, beside(Path(output_dir)) as kept:
+        result = read_plans(plans, Path(folder), policy, repairs, workplace, kept, keep_going=keep_going, **options)
         others = {path: read_other(path, policy, Path(folder, f"against{n}")) for n, path in enumerate(against)}
         result = decide(result._replace(others=others), options["test_ratio"], options["seed"], workplace)
         inputs = [sources_file, *map(Path, against)]
@@ -275,6 +265,7 @@ def read_plans(
     policy: Policy,
     repairs: list[repair.Step],
     place: schema.Workplace,
+    kept: Kept,
     *,
     keep_going: bool,
     **options: Any,
@@ -287,9 +278,9 @@ def read_plans(
     for plan in plans:
         listing.say_what_is_odd(plan.source, lacking.get(plan.source.name))
     ready = [plan for plan in plans if not plan.lacks]
-    shared = (options["limit"], limits, policy, repairs)
-    jobs = [Job(one, *shared, Path(folder, str(number))) for number, one in enumerate(ready)]
-    readings, failing = read_all([by_files(job, place) for job in jobs], place, keep_going=keep_going)
+    rules = [Rules(one.source, limits, policy, repairs, BadRow) for one in ready]
+    jobs = [Job(one, options["limit"], rules[number], Path(folder, str(number))) for number, one in enumerate(ready)]
+    readings, failing = read_all([by_files(job, place, kept) for job in jobs], place, kept, keep_going=keep_going)
     missing = lacking | failing
     in_order = {plan.source.name: missing[plan.source.name] for plan in plans if plan.source.name in missing}
     return Result(readings, in_order, {}, Decision({}, {}, {}, {}), policy)

@@ -1,10 +1,14 @@
 """What shards cost in processes of this machine, and what the same work costs on a Ray cluster of three nodes.
 
-    python bench/shards.py [--records 20000] [--shards 20] [--stages filter prepare] [--engines local ray]
+    python bench/shards.py [--records 20000] [--shards 20] [--stages filter prepare] [--engines local ray node-lost]
 
 The corpus of bench/dedupe.py is cut into shards; each stage reads them by two processes, then by a cluster of a head
 and two worker nodes that run here as processes of their own. Printed are the CPU seconds of all processes of a run,
 the cluster's included, their peak memory (the sum of what they have for themselves), and whether the bytes are equal.
+
+With `node-lost` the processes of one node are killed at once while a task runs on it: in the shuffle of prepare, and
+when half of the shards of filter are there. With `head-lost` those of all nodes are, at the same moment; then the same
+command runs again on a new cluster.
 """
 
 from __future__ import annotations
@@ -12,13 +16,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 
 from dedupe import make_corpus
@@ -86,27 +91,70 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-@contextmanager
-def cluster(env: dict[str, str]):
-    """A head without processors for tasks, and two nodes with one each; yields the address."""
-    address = f"127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
-    store = ["--object-store-memory", str(600 * 2**20)]
-    head = [*command, "--head", f"--port={address.split(':')[1]}", "--num-cpus=0", "--include-dashboard=false", *store]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    running = [subprocess.Popen(head, env=env, **quiet)]
-    try:
-        wait_for(address)
-        running += [
-            subprocess.Popen([*command, f"--address={address}", "--num-cpus=1", *store], env=env, **quiet)
-            for _ in range(2)
-        ]
-        yield address
-    finally:
+class Cluster:
+    """A head without processors for tasks, and two nodes with one each."""
+
+    def __init__(self, env: dict[str, str]) -> None:
+        self.env, port = env, free_port()
+        self.address = f"127.0.0.1:{port}"
+        self.head = self.start("--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false")
+        wait_for(self.address)
+        self.nodes = [self.start_node() for _ in range(2)]
+
+    def start_node(self) -> subprocess.Popen[bytes]:
+        """A node that has come up; now and then one gives up before it does."""
+        while True:
+            node = self.start(f"--address={self.address}", "--num-cpus=1")
+            while node.poll() is None:
+                if any(b"raylet/raylet" in command_of(process) for process in family(node.pid)):
+                    return node
+                time.sleep(0.2)
+
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", *words]
+        store = f"--object-store-memory={600 * 2**20}"
+        return subprocess.Popen([*command, store], env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def stop(self) -> None:
+        running = [*self.nodes, self.head]
         for process in running:
             process.terminate()
         for process in running:
             process.wait()
+
+
+def family(first: int) -> list[int]:
+    """A process and all that it has started, directly or not."""
+    children: dict[int, list[int]] = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = int((place / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            children.setdefault(parent, []).append(int(place.name))
+    found, waiting = list[int](), [first]
+    while waiting:
+        found.append(waiting.pop())
+        waiting += children.get(found[-1], [])
+    return found
+
+
+def kill(nodes: list[subprocess.Popen[bytes]]) -> None:
+    """As when machines lose their power."""
+    for process in [process for node in nodes for process in family(node.pid)]:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    for node in nodes:
+        node.wait()
+
+
+def is_at_work(node: subprocess.Popen[bytes]) -> bool:
+    """Whether a task runs there: Ray names the process after its function."""
+    return any(command_of(process).startswith(b"ray::_do") for process in family(node.pid))
+
+
+def command_of(process: int) -> bytes:
+    with suppress(OSError):
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    return b""
 
 
 def wait_for(address: str) -> None:
@@ -131,23 +179,66 @@ def measure(stage: str, engine: str, folder: Path) -> dict[str, object]:
     env |= {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled", "RAY_raylet_start_wait_time_s": "300"}
     out = folder / f"{stage}-{engine}"
     script, *words = [word.format(out=out) for word in STAGES[stage]]
+    command = [sys.executable, str(ROOT / script), *words]
     watch = Watch(env["BENCH_MARK"])
     watch.start()
     began = time.monotonic()
     if engine == "local":
-        work([script, *words, "--workers", "2"], folder, env)
+        end(begin([*command, "--workers", "2"], folder, env), folder)
     else:
-        with cluster(env) as address:
-            work([script, *words, "--engine", "ray", "--address", address], folder, env)
-            watch.look()
+        on_cluster(command, folder, env, watch, (stage, engine))
     cpu, peak = watch.stop()
     return {"cpu": cpu, "peak": peak, "wall": time.monotonic() - began, "out": out}
 
 
-def work(words: list[str], folder: Path, env: dict[str, str]) -> None:
-    done = subprocess.run([sys.executable, str(ROOT / words[0]), *words[1:]], cwd=folder, env=env, capture_output=True)
-    if done.returncode:
-        raise SystemExit(done.stderr.decode())
+def on_cluster(command: list[str], folder: Path, env: dict[str, str], watch: Watch, case: tuple[str, str]) -> None:
+    stage, engine = case
+    cluster = Cluster(env)
+    try:
+        running = begin([*command, "--engine", "ray", "--address", cluster.address], folder, env)
+        if engine == "node-lost":
+            wait_for_middle(stage, folder / f"{stage}-{engine}", cluster, running)
+            watch.look()
+            kill(cluster.nodes[:1])
+        if engine == "head-lost":
+            wait_for_middle(stage, folder / f"{stage}-{engine}", cluster, running)
+            watch.look()
+            kill([*cluster.nodes, cluster.head])
+            running.wait()
+            told = (folder / "log").read_text().strip().splitlines()[-1]
+            print(json.dumps({"exit": running.returncode, "told": told}), flush=True)
+            cluster = Cluster(env)
+            running = begin([*command, "--engine", "ray", "--address", cluster.address], folder, env)
+        end(running, folder)
+        watch.look()
+    finally:
+        cluster.stop()
+
+
+def wait_for_middle(stage: str, out: Path, cluster: Cluster, running: subprocess.Popen[bytes]) -> None:
+    """Until half of the shards are written, or, where a set is written at once, all is read and the shuffle runs."""
+    log, half = out.parent / "log", sum(1 for _ in (out.parent / "rows").glob("*.jsonl")) // 2
+    while not (b"mine: " in log.read_bytes() if stage == "prepare" else sum(1 for _ in out.glob("*.jsonl")) >= half):
+        assert running.poll() is None, log.read_text()
+        time.sleep(0.05)
+    while not is_at_work(cluster.nodes[0]):
+        assert running.poll() is None
+        time.sleep(0.02)
+
+
+def begin(command: list[str], folder: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
+    with open(folder / "log", "wb") as log:
+        return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=log)
+
+
+def end(running: subprocess.Popen[bytes], folder: Path) -> None:
+    running.wait()
+    log = (folder / "log").read_text()
+    if running.returncode:
+        raise SystemExit(log)
+    for line in log.splitlines():
+        if " before" in line:  # what an earlier run had finished
+            print(json.dumps({"told": line.strip()}), flush=True)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -159,7 +250,8 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=20_000)
     parser.add_argument("--shards", type=int, default=20)
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=list(STAGES))
-    parser.add_argument("--engines", nargs="+", default=["local", "ray"], choices=["local", "ray"])
+    engines = ["local", "ray", "node-lost", "head-lost"]
+    parser.add_argument("--engines", nargs="+", default=engines[:2], choices=engines)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -8,7 +8,7 @@ A file-to-file stage gets its options, its rejects, its ledger, its worker proce
 `schema.options` and `schema.run`; docs/record-format.md describes the files themselves.
 """
 
-from schema._commit import Held, atomic, folder, lock
+from schema._commit import Held, atomic, beside, folder, lock
 from schema._contract import (
     CONTEXT,
     ENGINE,
@@ -20,12 +20,11 @@ from schema._contract import (
 )
 from schema._convert import to_record
 from schema._engine import Workplace, check, each
-from schema._files import Reject, ledger_path, read, rejects, rejects_path, write, write_parts
+from schema._files import Reject, ledger_path, numbered, read, rejects, rejects_path, write, write_parts
 from schema._identity import (
     VERSION,
     add_lineage,
     adopt,
-    code_fingerprint,
     content_hash,
     description_fingerprint,
     record_id,
@@ -33,6 +32,7 @@ from schema._identity import (
 )
 from schema._ledger import audit, file_facts, write_ledger
 from schema._near import FIELDS, Bridge, Finder, Link, Marked, Marker, Marks, MarkWriter, links, marks, sides
+from schema._normal import code_fingerprint
 from schema._options import dotenv, stacked, take_dotenv, verbosity
 from schema._record import SCHEMA_FILE, Fault, Record, canonical, encode, problem, sha256
 from schema._report import Failure, Incomplete, also_log, group, log, main, progress, set_verbosity
@@ -40,7 +40,7 @@ from schema._shards import exists, files, is_set, set_name, stamp, version_of
 from schema._spread import columns, components, dealt, gather, pairs, sketches, subset
 from schema._stage import Run, rehearsal, run
 from schema._storage import absolute, at_hand, is_remote, read_bytes
-from schema._tokens import names, parses
+from schema._tokens import names, parses, syntax_error
 
 __all__ = [
     "CONTEXT",
@@ -72,6 +72,7 @@ __all__ = [
     "at_hand",
     "atomic",
     "audit",
+    "beside",
     "canonical",
     "check",
     "code_fingerprint",
@@ -99,6 +100,7 @@ __all__ = [
     "main",
     "marks",
     "names",
+    "numbered",
     "options",
     "pairs",
     "parses",
@@ -120,6 +122,7 @@ __all__ = [
     "stacked",
     "stamp",
     "subset",
+    "syntax_error",
     "take_dotenv",
     "to_record",
     "verbosity",

@@ -136,6 +136,13 @@ def lock(path: Path) -> Iterator[None]:
             name.unlink(missing_ok=True)
 
 
+def beside(path: PathLike, name: str) -> Path:
+    """A hidden place beside an output, for what a run that is stopped leaves to the next one."""
+    here = _storage.stand_in(Path(path))
+    here = here if _storage.is_remote(path) else here.absolute()
+    return here.with_name(f".{here.name}.{name}")
+
+
 def _still_named(file: IO[bytes], name: Path) -> bool:
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(file.fileno()), name.stat())

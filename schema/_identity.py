@@ -7,7 +7,6 @@ from typing import Any
 
 from schema._convert import drop_placeholder
 from schema._record import Record, canonical, sha256
-from schema._tokens import normal_form
 
 VERSION = "0.1.0"
 
@@ -41,11 +40,6 @@ def add_lineage(
         entry["request"] = request
     history = [*record["metadata"].get("lineage", []), entry]
     return {**record, "metadata": {**record["metadata"], "lineage": history}}
-
-
-def code_fingerprint(code: str) -> str:
-    """Equal for programs that differ in comments, blank lines and formatting alone; strings and blocks count."""
-    return hashlib.sha256(normal_form(code).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def description_fingerprint(description: str) -> str:

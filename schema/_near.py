@@ -16,12 +16,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from schema._identity import code_fingerprint, description_fingerprint
+from schema import _normal
+from schema._identity import description_fingerprint
 from schema._record import Record, sha256
-from schema._sketch import BANDS, bands, runs, token_hashes
+from schema._sketch import BANDS, bands, runs
 
 if TYPE_CHECKING:
-    from schema._sketch import Array
+    from schema._normal import Array
 
 FIELDS = ("code", "description", "group")
 # So many programs are read together: enough for numpy, and few enough for the caches of the processor.
@@ -59,29 +60,34 @@ class Marker:
 
     def __init__(self, near: float | None, normalise: str):
         self._near, self._normalise = near, normalise
-        self._exact = array("Q")
-        self._programs: list[array[int]] = []
+        self._programs: list[_normal.Program] = []
+        self._others: list[list[int]] = []
 
     def __len__(self) -> int:
-        return len(self._exact) // len(FIELDS)
+        return len(self._programs)
 
     def add(self, record: Record) -> None:
-        self._exact.extend(_exact_marks(record))
-        if self._near is not None:
-            self._programs.append(token_hashes(record["code"], self._normalise))
+        self._programs.append(_normal.read(record["code"]))
+        self._others.append(_other_marks(record))
 
     def take(self) -> Marked:
         """What was added since the last time; all at once, because numpy is quick with many."""
-        exact, programs = self._exact.tobytes(), self._programs
-        self._exact, self._programs = array("Q"), []
+        programs, others = self._programs, self._others
+        self._programs, self._others = [], []
         if not programs:
-            return Marked(exact, b"", b"")
+            return Marked(b"", b"", b"")
         import numpy
 
-        hashes, counts = runs(programs)
+        sequences = _normal.normal(programs)
+        exact = array("Q")
+        for fingerprint, other in zip(_normal.fingerprints(programs, sequences), others, strict=True):
+            exact.extend([_mark(fingerprint), *other])
+        if self._near is None:
+            return Marked(exact.tobytes(), b"", b"")
+        hashes, counts = runs(sequences, self._normalise)
         # The number of runs stands beside the bands.
         sketch = numpy.column_stack([counts.astype(numpy.uint32), bands(hashes, counts)])
-        return Marked(exact, sketch.tobytes(), hashes.astype(numpy.uint32).tobytes())
+        return Marked(exact.tobytes(), sketch.tobytes(), hashes.astype(numpy.uint32).tobytes())
 
 
 class MarkWriter:
@@ -274,15 +280,17 @@ def sides(marks: Marks, choose: Callable[[int], int], numbers: Iterable[int] | N
     return assigned
 
 
-def _exact_marks(record: Record) -> list[int]:
-    """A number for each of FIELDS; 0 where there is nothing that could be equal."""
+def _other_marks(record: Record) -> list[int]:
+    """A number for each of FIELDS but the code; 0 where there is nothing that could be equal."""
     description, group = record["description"], record["metadata"].get("group")
-    found = [
-        code_fingerprint(record["code"]),
-        description_fingerprint(description) if description.strip() else "",
-        "" if group is None else sha256(repr(group).encode("utf-8", "surrogatepass")),
+    return [
+        _mark(bytes.fromhex(description_fingerprint(description))) if description.strip() else 0,
+        0 if group is None else _mark(bytes.fromhex(sha256(repr(group).encode("utf-8", "surrogatepass")))),
     ]
-    return [int(mark[:16] or "0", 16) for mark in found]
+
+
+def _mark(fingerprint: bytes) -> int:
+    return int.from_bytes(fingerprint[:8], "big")
 
 
 def _table(path: Path, name: str, kind: Any, width: int) -> Array:

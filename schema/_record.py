@@ -68,7 +68,9 @@ def decode(line: bytes) -> Any | Fault:
         return Fault("nested_too_deep", f"{depth:,} brackets within each other; at most {_DEEPEST} can be read")
     try:
         value = _decode(line)
-        if _encode(value) == line:  # our own files: no key can stand twice, so nothing more to look for
+        plain = _encode(value)
+        # No key stands twice in what was encoded just now, so nor in what differs from it in blanks alone.
+        if plain == line or plain == msgspec.json.format(line, indent=-1):
             return value
         if twice := _repeated_key(line):
             return Fault("duplicate_key", f"the key {twice!r} stands twice in one object")

@@ -7,18 +7,12 @@ common with a probability of 99 %. A band proves nothing: the runs themselves ar
 
 from __future__ import annotations
 
-import zlib
-from array import array
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from schema._tokens import bound_names, normal_tokens, words
+from schema._tokens import LINE
 
 if TYPE_CHECKING:
-    import numpy
-
-    Array = numpy.ndarray[Any, Any]
+    from schema._normal import Array, Sequences
 
 RUN = 5
 BINS = 128
@@ -28,48 +22,18 @@ _OWN_NAME = 0x9E3779B1
 _MIX = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F)
 
 
-class _Hashes(dict[str, int]):
-    """The number of each token, the same in every process; 0 for the end of a line, which says nothing."""
+def runs(sequences: Sequences, normalise: str) -> tuple[Array, Array]:
+    """A hash of every run of five tokens, one program after the other, and how many each has.
 
-    def __missing__(self, token: str) -> int:
-        number = 0 if token == "\n" else zlib.crc32(token.encode("utf-8", "surrogatepass")) | 1
-        if len(self) < 100_000:  # most tokens come again; the others would fill the memory
-            self[token] = number
-        return number
-
-    @contextmanager
-    def alike(self, names: set[str]) -> Iterator[None]:
-        """These names have one number for a while: that costs less than to ask for each token whether it is one."""
-        before = {name: self[name] for name in names if name in self}
-        self.update(dict.fromkeys(names, _OWN_NAME))
-        yield
-        for name in names - before.keys():
-            del self[name]
-        self.update(before)
-
-
-_hashes = _Hashes()
-
-
-def token_hashes(code: str, normalise: str) -> array[int]:
-    """The tokens of a program as numbers; its own names all as the same one, unless it is taken as written."""
-    bound = bound_names(code)
-    if bound is None:
-        return array("I", map(_hashes.__getitem__, words(code)))
-    if normalise == "raw" or not bound:
-        return array("I", map(_hashes.__getitem__, normal_tokens(code)))
-    with _hashes.alike({*bound, *(name + "=" for name in bound)}):
-        return array("I", map(_hashes.__getitem__, normal_tokens(code)))
-
-
-def runs(programs: list[array[int]]) -> tuple[Array, Array]:
-    """A hash of every run of five tokens, one program after the other, and how many each has."""
+    The names of a program are all the same token, unless it is taken as written; the end of a line says nothing.
+    """
     import numpy
 
-    flat = numpy.frombuffer(b"".join(programs), numpy.uint32)
-    owner = numpy.repeat(numpy.arange(len(programs)), [len(program) for program in programs])
-    said = flat != 0
-    flat, owner = flat[said].astype(numpy.uint64), owner[said]
+    numbers, own, counts = sequences
+    flat = numbers if normalise == "raw" else numpy.where(own, numpy.uint64(_OWN_NAME), numbers)
+    owner = numpy.repeat(numpy.arange(len(counts)), counts)
+    said = flat != LINE
+    flat, owner = flat[said], owner[said]
     flat ^= flat << numpy.uint64(29)
     size = max(0, len(flat) - RUN + 1)
     mixed = numpy.zeros(size, numpy.uint64)
@@ -79,7 +43,7 @@ def runs(programs: list[array[int]]) -> tuple[Array, Array]:
     mixed *= numpy.uint64(_MIX[3])
     mixed ^= mixed >> numpy.uint64(29)
     whole = owner[:size] == owner[len(owner) - size :]
-    return mixed[whole], numpy.bincount(owner[:size][whole], minlength=len(programs))
+    return mixed[whole], numpy.bincount(owner[:size][whole], minlength=len(counts))
 
 
 def bands(hashes: Array, counts: Array) -> Array:

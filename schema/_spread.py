@@ -11,7 +11,7 @@ from schema._near import FIELDS, Marked, Marker, Marks, MarkWriter
 from schema._record import Record
 
 if TYPE_CHECKING:
-    from schema._sketch import Array
+    from schema._normal import Array
 
 _BATCH = 256  # few enough for the caches of the processor
 

@@ -40,7 +40,14 @@ def store_of(path: PathLike) -> Any:
     try:
         import fsspec
 
-        return fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=False)
+        # gcsfs asks by gRPC what kind a bucket is; that does not survive a fork, and only zonal buckets need it.
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        store = fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=False)
+        if (
+            scheme == "hf"
+        ):  # it looks up what a file holds in the listing of its folder alone, so that must be a new one
+            store.dircache.clear()
+        return store
     except ImportError:
         package = _PACKAGES[scheme]
         raise click.UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
 from functools import lru_cache
@@ -34,8 +35,6 @@ def _pattern(first: str, more: str, digit: str) -> re.Pattern[str]:
 _TOKEN = _pattern(r"[^\W\d]", r"\w", r"\d")
 _TOKEN_OF_ASCII = _pattern("[A-Za-z_]", "[A-Za-z0-9_]", "[0-9]")  # the same, in four fifths of the time
 _WORD = re.compile(r"\w+")
-# What a form does to the line that it stands in.
-_STEPS = {"(": "in", "[": "in", "{": "in", ")": "out", "]": "out", "}": "out", "\n": "line", "": "nothing"}
 
 
 def tokens(code: str) -> list[str]:
@@ -59,9 +58,25 @@ class Names(NamedTuple):
     foreign: frozenset[str]
 
 
-@lru_cache(maxsize=8)  # one record is looked at several times in a row
 def names(code: str) -> Names | None:
-    """The names of a program; None if it does not parse.
+    """The names of a program; None if it does not parse."""
+    found = _read(code)
+    return found if isinstance(found, Names) else None
+
+
+def parses(code: str) -> bool:
+    return isinstance(_read(code), Names)
+
+
+def syntax_error(code: str) -> str | None:
+    """Where a program stops being Python, or None."""
+    found = _read(code)
+    return found if isinstance(found, str) else None
+
+
+@lru_cache(maxsize=8)  # one record is looked at several times in a row
+def _read(code: str) -> Names | str:
+    """The names of a program, or why it is none.
 
     The symbol table costs less than the syntax tree, and parses just as strictly.
     """
@@ -69,10 +84,12 @@ def names(code: str) -> Names | None:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # an invalid escape sequence is a warning, and most TeX has some
             tables = [_symtable.symtable(code, "<code>", "exec")]
-    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
-        return None
+    except SyntaxError as error:
+        return f"line {error.lineno}: {error.msg}"
+    except (ValueError, RecursionError, MemoryError, OverflowError) as error:
+        return f"the parser gives up: {error or type(error).__name__}"
     seen, bound, imported = set[str](), set[str](), set[str]()
     while tables:
         table = tables.pop()
@@ -84,75 +101,41 @@ def names(code: str) -> Names | None:
     return Names(frozenset(bound - {"self"}), frozenset(seen - bound - imported))
 
 
-def bound_names(code: str) -> frozenset[str] | None:
-    found = names(code)
-    return found.bound if found else None
+# What a token does to the line that it stands in, in the lowest bits of its number.
+OPENS, CLOSES, LINE, NOTHING = range(1, 5)
+KIND = 7
+_KINDS = {"(": OPENS, "[": OPENS, "{": OPENS, ")": CLOSES, "]": CLOSES, "}": CLOSES, "": NOTHING}
 
 
-def parses(code: str) -> bool:
-    return names(code) is not None
+class _Numbers(dict[str, int]):
+    """The number of each token, the same in every process and however the token is written; of a line its indent."""
 
-
-def normal_form(code: str) -> str:
-    """Equal for programs that differ in comments, blank lines and formatting alone; strings and blocks count."""
-    if bound_names(code) is None:
-        # Text, or broken code: only spaces at line ends and blank lines are known to mean nothing.
-        return "\n".join(line for line in (line.rstrip() for line in code.split("\n")) if line)
-    return "\0".join(normal_tokens(code))
-
-
-@lru_cache(maxsize=8)
-def normal_tokens(code: str) -> list[str]:
-    """The tokens of a program that parses, each in its one form, with a token for each line and block that begins."""
-    found, depth, begun, indents = list[str](), 0, "", [0]
-    put, step_of = found.append, _STEPS.get
-    for token in tokens(code):
-        form = FORMS[token]
-        step = step_of(form)
-        if step == "line":
-            if depth == 0:
-                begun = token
-        elif step != "nothing":
-            if begun:  # the first token of a line
-                if found:
-                    found += _line_begin(len(begun.expandtabs()) - 1, indents)
-                begun = ""
-            if step:
-                depth += 1 if step == "in" else -1
-            put(form)
-    return found
-
-
-def _line_begin(width: int, indents: list[int]) -> list[str]:
-    """What stands before a line: nothing but its beginning, a block that begins, or blocks that end."""
-    if width > indents[-1]:
-        indents.append(width)
-        return ["\n", "\n>"]
-    ended = ["\n"]
-    while width < indents[-1]:
-        indents.pop()
-        ended.append("\n<")
-    return ended
-
-
-class _Forms(dict[str, str]):
-    """Each token in the one form that stands for all ways to write it; nothing for a comment."""
-
-    def __missing__(self, token: str) -> str:
-        form = _form(token)
+    def __missing__(self, token: str) -> int:
+        number = _number(token)
         if len(self) < 100_000:  # most tokens come again; the others would fill the memory
-            self[token] = form
-        return form
+            self[token] = number
+        return number
 
 
-FORMS = _Forms()
+NUMBERS = _Numbers()
+
+
+def _number(token: str) -> int:
+    if token[0] == "\n":
+        return (len(token.expandtabs()) - 1) << 3 | LINE
+    form = _form(token)
+    kind = _KINDS.get(form, 0)
+    return kind if kind == NOTHING else digest(form.encode("utf-8", "surrogatepass")) & ~KIND | kind
+
+
+def digest(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
 def _form(token: str) -> str:
+    """The token in the one form that stands for all ways to write it; nothing for a comment."""
     if token[0] in "#\\":
         return ""
-    if token[0] == "\n":
-        return "\n"
     if token[-1] == "=" and len(token) > 1:
         return token[:-1].rstrip() + "="
     if token[-1] == "'" and '"' not in token and "\\" not in token:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import time
 import zipfile
 
@@ -11,6 +12,7 @@ import pytest
 from conftest import ROOT, read_rows, record, run_script, write_rows
 
 import filter_quality
+from stages.filter_quality.call_checks import check_calls, wrong_calls
 from stages.filter_quality.make_manim_calls import main as make_manim_calls
 from stages.filter_quality.make_manim_names import main as make_manim_names
 from stages.filter_quality.program import Program, manim_names
@@ -408,6 +410,65 @@ def test_scopes_and_tree_agree_about_classes_and_names():
         assert list(program.classes) == [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
         named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
         assert program.used <= named
+
+
+# A wrong call in every dress that Python allows, and right ones that look wrong: `{}` is a good or a bad keyword.
+DRESSES = {
+    "plain": "self.add(Circle({}=1))",
+    "spread out": "self.add(Circle(  # round\n    {}  =\n    1,\n))",
+    "blanks": "self.add(Circle  ( {} = 1 ))",
+    "a comment before the bracket": "self.add((Circle  # round\n  ({}=1)))",
+    "a line that goes on": "self.add(Circle \\\n  ({}=1))",
+    "in a string with values": "self.add(Text(f'{{Circle({}=1)}}'))",
+    "in a string with values in values": "self.add(Text(f'{{1:{{Circle({}=1)}}}}'))",
+    "in a lambda": "self.add(always_redraw(lambda a=1: Circle({}=a)))",
+    "behind text": 'self.add(Text(\'Circle(x=1)\'), Text(r"""it\'s"""), Circle({}=1))',
+    "twice": "self.add(Circle({0}=1), [Circle({0}=2)])",
+    "too many": "self.add(Square(1, 2, 3, {}=1))",
+    "too many, by a lambda": "self.add(Square(lambda color=1: 2, 3, {}=1))",
+    "beside others": "self.add(Circle(*[1], **dict(x=1), {}=1))",
+    "a class of the same name": "class Circle:\n    pass\nself.add(Circle({}=1))",
+    "a variable of the same name": "Circle = Dot\nself.add(Circle({}=1))",
+    "an attribute of the same name": "self.Circle, self.x = 1, 2\nself.add(Circle({}=1))",
+    "a pattern": "match self:\n    case Circle({}=1):\n        pass\nself.add(Dot())",
+    "a method": "c = Circle()\nself.add(c.next_to({}=1))",
+    "a method of many": "self.add(Circle().scale(2).next_to({}=1))",
+    "a method of animate": "c = Circle()\nself.play(c.animate.scale(2).next_to({}=1))",
+    "an attribute": "self.add(Circle())\nself.{}",
+    "an attribute of a variable": "c = Circle()\nself.add(c.{})",
+    "an attribute of the camera": "self.add(Circle())\nself.camera.{}",
+    "an attribute behind a blank": "c = Circle()\nself.add(c . {})",
+    "an attribute that is given": "c = Circle()\nc.{0}, c.x = 1, 2\nself.add(c.{0})",
+    "an attribute of a module": "self.add(Circle(np.{}))",
+    "another alphabet": "größe = Circle()\nself.add(größe.{})",
+    "the letters of another width": "self.add(Ｃircle({}=1))",
+}
+
+
+@pytest.mark.parametrize("dress", DRESSES.values(), ids=DRESSES.keys())
+@pytest.mark.parametrize("name", ["color", "colour"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
+def test_a_glance_at_the_tokens_says_what_the_tree_says(dress, name, newline):
+    code = scene(dress.format(name)).replace("\n", newline)
+    ast.parse(code)
+    assert list(check_calls(Program(code))) == list(wrong_calls(Program(code)))
+
+
+def test_a_glance_at_all_programs_of_these_tests_says_what_the_tree_says():
+    codes = [code for code, check in FAULTY_PROGRAMS.values() if check != "does_not_parse"] + [*SOUND_PROGRAMS.values()]
+    for code in codes:
+        for changed in {
+            code,
+            *(code[: match.end()] + "z" + code[match.end() :] for match in re.finditer(r"\w+", code)),
+        }:
+            try:
+                program = Program(changed)
+            except SyntaxError:
+                continue
+            if found := list(check_calls(program)):
+                assert found == list(wrong_calls(program))
+            elif program.star_imports == ["manim"]:
+                assert list(wrong_calls(program)) == []
 
 
 def rows_of_every_kind():

@@ -467,6 +467,9 @@ from stages.filter_quality.render.quicker import COMPARED_WITH, make_quicker
 from importlib.metadata import version
 import hashlib, manim, numpy
 
+DRAWING = '''<svg xmlns="http://www.w3.org/2000/svg"><g transform="rotate(20) scale(2, 3)">
+<path d="M0 0L3 1Q4 2 5 0C1 2 3 4 6 6Z m1 1 l.3 .5 h2 v3 z"/><path d="M0 0A3 2 0 0 1 5 5"/><path d="L1 1"/></g></svg>'''
+
 def things():
     axes = Axes((-2, 2), (-1, 1), tips=True)
     yield from (Text("To be, or not", gradient=(RED, BLUE)), MarkupText("<b>x</b> y"), axes, Arrow(LEFT, UP))
@@ -475,6 +478,10 @@ def things():
     yield from (Square().set_fill(None, 0.5).set_stroke([RED, BLUE], 3), DashedLine(), VMobject(), VGroup())
     yield from (ArcBetweenPoints(LEFT, RIGHT).rotate(1, axis=RIGHT + UP), Line().set_opacity(0.3))
     yield Circle().apply_complex_function(lambda z: z**2)
+    corners = [[-2, 0, 0], [1.5, 2, 0], [0.3, 0.1, 0], [2, -1.7, 0]]
+    yield from (LabeledPolygram(corners, label="in"), LabeledPolygram(numpy.array(corners) / 2, label="in"))
+    open("d.svg", "w").write(DRAWING)
+    yield from (SVGMobject("d.svg"), VMobject().set_points_as_corners([UP, LEFT, numpy.array([1e-7, 2e-7, 0])]))
 
 def facts():
     for thing in things():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -452,3 +453,77 @@ def test_the_report_over_shards_is_that_over_one_file(tmp_path):
     stage_run([*FILTER, "--report", "one.json"], cwd=tmp_path, source="rows.jsonl", output="one.jsonl")
     stage_run([*FILTER, "--report", "many.json"], cwd=tmp_path)
     assert json.loads((tmp_path / "one.json").read_bytes()) == json.loads((tmp_path / "many.json").read_bytes())
+
+
+# --- the first stage goes on -----------------------------------------------------------------------------------------
+
+
+EXACT = ["--near-threshold", "1"]  # scenes that are like each other would all be compared
+
+
+def wait_until(condition, running):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert running.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def first_stage(tmp_path, output, *words):
+    return run_script(*PREPARE, *words, *EXACT, "--output-dir", output, cwd=tmp_path, check=0)
+
+
+def stopped_while_reading(tmp_path, *words, rows=600):
+    """A run of the first stage that was killed when some of its six files had been read."""
+    padding = {"metadata": {"kind": "code", "padding": "x" * 2600}}  # the files of 100 rows are worth a process each
+    cut(tmp_path / "rows", [row | padding for row in many(rows)], count=6)
+    (tmp_path / "sources.yaml").write_text("mine:\n  type: local\n  path: rows\n")
+    command = [sys.executable, str(ROOT / PREPARE[0]), *PREPARE[1:], *words, *EXACT, "--output-dir", "out"]
+    env = CLEAN | {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT / "tests" / "without_manim")}
+    running = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.DEVNULL)
+    wait_until(lambda: len(list(tmp_path.glob(".out.read/*/answer.json"))) >= 2, running)
+    running.kill()
+    running.wait()
+    assert not (tmp_path / "out").exists()
+
+
+def files_of(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def read_before(done):
+    found = re.search(r"(\d) of 6 files were read before", done.err)
+    return int(found[1]) if found else 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_first_stage_goes_on_where_it_was_killed(tmp_path, workers):
+    stopped_while_reading(tmp_path, "--workers", workers)
+    assert read_before(first_stage(tmp_path, "out", "--workers", workers)) >= 2
+    assert not (tmp_path / ".out.read").exists()
+    assert read_before(first_stage(tmp_path, "whole")) == 0
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+
+
+def test_a_file_that_changed_after_a_stop_is_read_again(tmp_path):
+    stopped_while_reading(tmp_path)
+    for number in range(6):
+        path = tmp_path / "rows" / f"part-{number}.jsonl"
+        path.write_bytes(path.read_bytes().replace(b"draws", b"shows", 1) if number else path.read_bytes())
+    assert read_before(first_stage(tmp_path, "out")) == 1
+    first_stage(tmp_path, "whole")
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+
+
+def test_with_another_option_all_is_read_again_after_a_stop(tmp_path):
+    stopped_while_reading(tmp_path)
+    assert read_before(first_stage(tmp_path, "out", "--min-code-length", "20")) == 0
+    assert not (tmp_path / ".out.read").exists()
+
+
+def test_what_was_half_written_when_the_power_failed_is_read_again(tmp_path):
+    stopped_while_reading(tmp_path)
+    for path in tmp_path.glob(".out.read/*/rows.records"):
+        path.write_bytes(path.read_bytes()[:-10])
+    assert read_before(first_stage(tmp_path, "out")) == 0
+    first_stage(tmp_path, "whole")
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import ast
-import builtins
 import re
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
-from typing import NamedTuple
 
 from stages.filter_quality.findings import Finding
+from stages.filter_quality.glance import Doubt, doubts, line_of
+from stages.filter_quality.manim_api import PLAIN_METHODS, attributes, calls
 from stages.filter_quality.program import Program, manim_names, manim_version
 
-# What these have too, an object of a program may well be.
-_PLAIN_TYPES = (str, bytes, list, dict, set, tuple, int, float, complex, range, slice, object, type, BaseException)
-_OF_ARRAYS_AND_GRAPHS = """
-    add_edge add_node all any append argmax argmin astype choice clip copy cumsum dot fill flatten item max mean min
-    nonzero normal plot prod put ravel real repeat reshape resize round save seed shape shuffle size sort split std
-    subtract sum swapaxes take tolist transpose uniform update var view
-"""
-_PLAIN_METHODS = {name for kind in _PLAIN_TYPES for name in dir(kind)} | set(_OF_ARRAYS_AND_GRAPHS.split())
 # Methods that give back the mobject that they change.
 _CHAINING = """
     shift scale move_to next_to to_edge to_corner rotate set_color set_fill set_stroke set_opacity arrange flip stretch
@@ -30,24 +21,23 @@ _CHAINED = frozenset(_CHAINING.split())
 _STAR = re.compile(r"^[ \t]*from[ \t]+manim[ \t]+import[ \t]*\*", re.MULTILINE)
 
 
-class Call(NamedTuple):
-    """What a call may hold, as manim_calls.txt says."""
-
-    most: int | None
-    keywords: frozenset[str]
-
-    def fault(self, node: ast.Call) -> str | None:
-        starred = any(isinstance(each, ast.Starred) for each in node.args)
-        if self.most is not None and not starred and len(node.args) > self.most:
-            return f"takes at most {self.most} arguments by position, not {len(node.args)}"
-        unknown = [each.arg for each in node.keywords if each.arg and each.arg not in self.keywords]
-        return f"has no argument {unknown[0]}" if unknown and "*" not in self.keywords else None
-
-
 def check_calls(program: Program) -> Iterator[Finding]:
     """The first wrong argument and the first unknown method. Only of what can be nothing but Manim's."""
     if not _STAR.search(program.code) or any(module != "manim" for module in program.star_imports):
         return
+    suspected = doubts(program.code, program.all_scopes)
+    if not suspected:
+        return
+    if len(suspected) == 1 and _is_certain(suspected[0], program):
+        (doubt,) = suspected
+        fault = f"{doubt.name} of manim {manim_version()} has no argument {doubt.keyword}"
+        yield Finding("wrong_argument", fault, line_of(doubt, program.code))
+        return
+    yield from wrong_calls(program)
+
+
+def wrong_calls(program: Program) -> Iterator[Finding]:
+    """What the tree says."""
     own = _defined(program)
     made = _made(program, own)
     arguments = (_wrong_argument(node, own, made) for node in program.nodes(ast.Call))
@@ -57,13 +47,21 @@ def check_calls(program: Program) -> Iterator[Finding]:
             yield found
 
 
+def _is_certain(doubt: Doubt, program: Program) -> bool:
+    """Whether there is a call of this name, of a program that never gives the name to anything else."""
+    if not doubt.name or doubt.name not in program.used or doubt.name in program.bound_anywhere():
+        return False
+    return not re.search(rf"\.\s*{doubt.name}\b|\bcase\b", program.code)
+
+
 def _wrong_argument(node: ast.Call, own: set[str], made: set[str]) -> Finding | None:
-    name = ast.unparse(node.func) if isinstance(node.func, ast.Name) else ""
+    name = ""
     if isinstance(node.func, ast.Name):
+        name = node.func.id
         call = calls("call").get(name) if name not in own else None
     elif isinstance(node.func, ast.Attribute) and _is_manims(node.func.value, made):
         name = node.func.attr
-        call = calls("method").get(name) if name not in own | _PLAIN_METHODS else None
+        call = calls("method").get(name) if name not in own | PLAIN_METHODS else None
     else:
         call = None
     fault = call.fault(node) if call else None
@@ -74,7 +72,7 @@ def _unknown_method(node: ast.Attribute, own: set[str], made: set[str], program:
     name = node.attr
     if name in attributes() or name in own or type(node.ctx) is not ast.Load or not _is_manims(node.value, made):
         return None
-    if name in _PLAIN_METHODS or (name.startswith(("get_", "set_")) and not _is_self(node.value)):
+    if name in PLAIN_METHODS or (name.startswith(("get_", "set_")) and not _is_self(node.value)):
         return None  # mobjects answer to any getter and setter
     if _is_self(node.value) and (program.may_draw_unseen or "setattr" in program.used):
         return None  # a base class or a method that is not seen may bring it
@@ -125,21 +123,3 @@ def _made(program: Program, own: set[str]) -> set[str]:
 @cache
 def _constructors() -> frozenset[str]:
     return manim_names("mobject") | manim_names("animation")
-
-
-@cache
-def calls(kind: str) -> dict[str, Call]:
-    """The calls of one kind: "call" for names of the star import, "method" for methods of any class."""
-    rows = (line.split() for line in _table().splitlines())
-    return {row[1]: Call(None if row[2] == "*" else int(row[2]), frozenset(row[3:])) for row in rows if row[0] == kind}
-
-
-@cache
-def attributes() -> frozenset[str]:
-    names = (line.removeprefix("attribute ") for line in _table().splitlines() if line.startswith("attribute "))
-    return frozenset(names) | frozenset(dir(builtins.object))
-
-
-@cache
-def _table() -> str:
-    return Path(__file__).with_name("manim_calls.txt").read_text("utf-8")

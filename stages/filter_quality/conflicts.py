@@ -6,9 +6,7 @@ import hashlib
 import re
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import schema
 
@@ -27,16 +25,18 @@ class Conflicts(NamedTuple):
 
 
 def conflicts(contract: schema.Contract) -> Conflicts:
-    """Two readings of the file or the shards, so that only the words of programs that stand there twice are held."""
+    """Reads all rows, and then once more those whose program stands there twice: only their words are held."""
     path = contract.input
     if path == "-":
         return Conflicts({}, {})
     files = list(map(schema.absolute, schema.files(path)))
-    repeated = _repeated(schema.each(contract, _keys, files))
+    again = _repeated(list(schema.each(contract, _keys, files)))
     groups: defaultdict[int, list[tuple[str, frozenset[str]]]] = defaultdict(list)
     names: dict[str, set[str]] = {}
-    if repeated:
-        for file, members in zip(files, schema.each(contract, partial(_members, keys=repeated), files), strict=True):
+    if any(again):
+        for file, members in zip(
+            files, schema.each(contract, _members, list(zip(files, again, strict=True))), strict=True
+        ):
             names[file] = {name for _, name, _ in members}
             for key, name, words in members:
                 if len(groups[key]) < _COMPARED:
@@ -51,47 +51,59 @@ def conflicts(contract: schema.Contract) -> Conflicts:
     return Conflicts(found, {file: schema.sha256(schema.canonical(pairs)) for file, pairs in said.items() if pairs})
 
 
-def _repeated(several: Iterable[bytes]) -> frozenset[int]:
-    """The keys of programs that stand there more than once."""
+def _repeated(several: list[tuple[bytes, bytes]]) -> list[frozenset[int]]:
+    """Of each file the numbers of the rows whose program stands somewhere else, too."""
     import numpy
 
-    keys, counts = numpy.unique(numpy.frombuffer(b"".join(several), numpy.uint64), return_counts=True)
-    return frozenset(keys[counts > 1].tolist())
-
-
-def _keys(path: str) -> bytes:
-    return array("Q", [key for key, _ in _described(path)]).tobytes()
-
-
-def _members(path: str, keys: frozenset[int]) -> list[tuple[int, str, frozenset[str]]]:
-    """Key, id and words of the description of the rows with one of these programs."""
+    keys, counts = numpy.unique(
+        numpy.frombuffer(b"".join(keys for keys, _ in several), numpy.uint64), return_counts=True
+    )
+    common = keys[counts > 1]
     return [
-        (
-            key,
-            schema.adopt(record)["metadata"]["id"],
-            frozenset(map(str.casefold, _WORD.findall(record["description"]))),
+        frozenset(
+            numpy.frombuffer(rows, numpy.uint64)[numpy.isin(numpy.frombuffer(own, numpy.uint64), common)].tolist()
         )
-        for key, record in _described(path)
-        if key in keys
+        for own, rows in several
     ]
 
 
-def _described(path: str) -> Iterator[tuple[int, schema.Record]]:
-    for record in schema.read(path, _ignore):
-        metadata = record["metadata"]
-        # A variation that the augmentation made says the same in other words, and repeats the program on purpose.
-        if (
-            metadata.get("kind", "code") == "code"
-            and record["description"].strip()
-            and "augmented_from" not in metadata
-        ):
-            bare = "".join(record["code"].split()).encode("utf-8", "surrogatepass")
-            yield int.from_bytes(hashlib.blake2b(bare, digest_size=8).digest(), "little"), record
+def _keys(path: str) -> tuple[bytes, bytes]:
+    """The key of each program, and the number of its row."""
+    keys, numbers = array("Q"), array("Q")
+    for number, record in schema.numbered(path):
+        if _is_described(record):
+            keys.append(_key(record))
+            numbers.append(number)
+    return keys.tobytes(), numbers.tobytes()
+
+
+def _members(some: tuple[str, frozenset[int]]) -> list[tuple[int, str, frozenset[str]]]:
+    """Key, id and words of the description of some rows of a file."""
+    path, numbers = some
+    return [
+        (
+            _key(record),
+            schema.adopt(record)["metadata"]["id"],
+            frozenset(map(str.casefold, _WORD.findall(record["description"]))),
+        )
+        for _, record in (schema.numbered(path, numbers) if numbers else ())
+    ]
+
+
+def _is_described(record: schema.Record) -> bool:
+    """A variation that the augmentation made says the same in other words, and repeats the program on purpose."""
+    metadata = record["metadata"]
+    return (
+        metadata.get("kind", "code") == "code"
+        and "augmented_from" not in metadata
+        and bool(record["description"].strip())
+    )
+
+
+def _key(record: schema.Record) -> int:
+    bare = "".join(record["code"].split()).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(bare, digest_size=8).digest(), "little")
 
 
 def _similarity(one: frozenset[str], other: frozenset[str]) -> float:
     return len(one & other) / len(one | other) if one | other else 1.0
-
-
-def _ignore(item: Any, message: str, code: str = "", line: int | None = None) -> None:
-    """The run itself names the lines that are no records."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from stages.filter_quality.facts import named, shown
+from stages.filter_quality.facts import named, shows
 from stages.filter_quality.findings import Finding
 from stages.filter_quality.program import Program
 
@@ -69,6 +69,9 @@ _NAMED = re.compile(
 
 def check_pair(description: str, program: Program) -> Iterator[Finding]:
     """Whether the program has every figure that the description names."""
+    small = description.lower()
+    if not any(shape in small for shape in _SHAPES):
+        return
     shapes = sorted({shape.lower() for formed, shape in _NAMED.findall(description) if not formed})
     if not shapes:
         return
@@ -89,7 +92,7 @@ def check_agreement(description: str, program: Program) -> Iterator[Finding]:
     """Whether the program has most of what the description names: figures, colours, texts, motions."""
     things = named(description)
     code = program.code.lower()
-    missing = [name for name in things if not shown()[name].search(code)]
+    missing = [name for name in things if not shows(name, code)]
     if things and len(missing) / len(things) > _TOLERATED and not program.may_draw_unseen:
         told = ", ".join(missing[:5])
         yield Finding(

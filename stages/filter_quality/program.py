@@ -23,6 +23,11 @@ _GLOBAL = {_symtable.GLOBAL_IMPLICIT, _symtable.GLOBAL_EXPLICIT}
 _BUILTINS = {*dir(builtins), "__file__", "__name__", "__doc__", "__path__", "__annotations__", "__class__"}
 _BUILTINS |= {"exit", "quit", "help"}  # missing when Python runs without its site module
 _STAR_IMPORT = re.compile(r"^[ \t]*from[ \t]+([\w.]+)[ \t]+import[ \t]*\(?[ \t]*\*", re.MULTILINE)
+# The imports of most programs, one to a line; for others the tree is asked.
+_IMPORT = re.compile(
+    r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import\b|import[ \t]+([\w.]+)(?:[ \t]+as[ \t]+\w+)?[ \t]*$)", re.MULTILINE
+)
+_OVER_LINES = ('"""', "'''", "\\\n")
 _HEADER = re.compile(r"\s*class\s+(\w+)\s*(?:\(([\w.,\s=]*)\))?\s*:")
 _NEWLINE = re.compile(r"\r\n|\r|\n")  # where the parser counts a line; splitlines() counts more
 # Faults that the code generator finds and not the parser hang on these words; only programs with them pay for it.
@@ -57,7 +62,8 @@ class Program:
             if any(word in code for word in _LATE_WORDS) or ("return" in code and _LATE_RETURN.search(code)):
                 compile(code, "<code>", "exec", dont_inherit=True)
         self.bad_escapes = sorted({each.lineno for each in caught if "invalid escape" in str(each.message)})
-        self.bound, self.used = _names(self.scopes)
+        self.all_scopes = _all(self.scopes)
+        self.names, self.bound, self.used = _names(self.all_scopes)
         self.star_imports = _STAR_IMPORT.findall(code)
 
     @cached_property
@@ -92,7 +98,7 @@ class Program:
 
     @cached_property
     def classes(self) -> dict[str, ClassFacts]:
-        lines = _NEWLINE.split(self.code)
+        lines = _NEWLINE.split(self.code) if "\r" in self.code else self.code.split("\n")
         classes = [scope for scope in self.scopes.children if scope.type == _symtable.TYPE_CLASS]
         return {scope.name: ClassFacts(scope.name, self._bases(scope, lines), scope) for scope in classes}
 
@@ -132,6 +138,12 @@ class Program:
                 return set()
         return unknown
 
+    def bound_anywhere(self) -> set[str]:
+        """The names that are bound in some scope."""
+        return {
+            name for scope in self.all_scopes for name, flags in scope.symbols.items() if flags & _symtable.DEF_BOUND
+        }
+
     def line_of(self, name: str) -> int | None:
         """The first line that uses the name."""
         return min((node.lineno for node in self.nodes(ast.Name) if node.id == name), default=None)
@@ -152,6 +164,10 @@ class Program:
 
     def _imports(self) -> Iterator[str]:
         """The packages that the program imports anywhere, by the first part of their names."""
+        lines = _IMPORT.findall(self.code)
+        if len(lines) == self.code.count("import") and not any(sign in self.code for sign in _OVER_LINES):
+            yield from ((module or alone).partition(".")[0] for module, alone in lines)
+            return
         for node in self.nodes(ast.Import):
             yield from (each.name.partition(".")[0] for each in node.names)
         for node in self.nodes(ast.ImportFrom):
@@ -206,8 +222,10 @@ def manim_names(kind: str | None = None) -> frozenset[str]:
     return frozenset(name for name, is_a in rows if kind in (None, is_a))
 
 
+@cache
 def manim_version() -> str:
-    header = Path(__file__).with_name("manim_names.txt").open(encoding="utf-8").readline()
+    with Path(__file__).with_name("manim_names.txt").open(encoding="utf-8") as file:
+        header = file.readline()
     return header.partition("of Manim ")[2].partition(";")[0]
 
 
@@ -223,17 +241,24 @@ def _does_nothing(method: Any | None) -> bool:
     return not any(flags & _symtable.USE for flags in method.symbols.values())
 
 
-def _names(module: Any) -> tuple[set[str], set[str]]:
-    """The names that the program binds for all its scopes, and the global names that its scopes use."""
-    bound = {name for name, flags in module.symbols.items() if flags & _symtable.DEF_BOUND}
+def _all(scope: Any) -> list[Any]:
+    scopes = [scope]
+    for each in scopes:
+        scopes += each.children
+    return scopes
+
+
+def _names(scopes: list[Any]) -> tuple[set[str], set[str], set[str]]:
+    """All names, those that the program binds for all its scopes, and the global ones that its scopes use."""
+    bound = {name for name, flags in scopes[0].symbols.items() if flags & _symtable.DEF_BOUND}
+    names: set[str] = set()
     used: set[str] = set()
-    scopes = [module]
     for scope in scopes:
+        names.update(scope.symbols)
         for name, flags in scope.symbols.items():
             if flags >> _symtable.SCOPE_OFF & _symtable.SCOPE_MASK in _GLOBAL:
                 if flags & _symtable.DEF_BOUND:  # `global name` and an assignment to it
                     bound.add(name)
                 if flags & _symtable.USE:
                     used.add(name)
-        scopes.extend(scope.children)
-    return bound, used
+    return names, bound, used

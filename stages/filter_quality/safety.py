@@ -25,29 +25,13 @@ _KEYS = {
     "a private key": r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----",
 }
 _KEY = re.compile("|".join(f"(?<![A-Za-z0-9])({pattern})" for pattern in _KEYS.values()))
+_LONG_WORD = re.compile(r"""[:=][ \t]*+["'][^"'\s]{16}""")
 _ASSIGNED = re.compile(
     r"""(?:api_?key|secret|passw(?:or)?d|auth_?token|access_?token)["']?[ \t]*[:=][ \t]*["']([^"'\s]{16,})["']""",
     re.IGNORECASE,
 )
 # One of these stands in every key; to look for them costs a tenth of the search itself.
-_KEY_PARTS = (
-    "sk-",
-    "AKIA",
-    "ASIA",
-    "ghp_",
-    "gho_",
-    "ghu_",
-    "ghs_",
-    "ghr_",
-    "github_pat_",
-    "hf_",
-    "AIza",
-    "xox",
-    "k_live_",
-    "eyJ",
-    "PRIVATE KEY",
-)
-_NAME_PARTS = ("key", "secret", "passw", "token")
+_KEY_PART = re.compile(r"sk-|AKIA|ASIA|gh[pousr]_|github_pat_|hf_|AIza|xox|k_live_|eyJ|PRIVATE KEY")
 _STAND_IN = re.compile(r"your|example|placeholder|change|dummy|insert|test|xxx|\*\*\*|<|\$\{|\.\.\.", re.IGNORECASE)
 _RANDOM_BITS = 3.5  # per character: English words stay below, keys of 16 characters and more are above
 
@@ -74,6 +58,10 @@ _HARM = {
 }
 _HARMS = {name: what for what, names in _HARM.items() for name in names.split()}
 _MODULES = "|".join(sorted({name.partition(".")[0] for name in _HARMS if "." in name}))
+_HARM_NAMES = frozenset({*_MODULES.split("|"), "eval", "exec", "compile", "__import__", "open"})
+_HARM_IMPORTS = [re.compile(rf"{word}[ \t]+(?:{_MODULES})\b") for word in ("from", "import")] + [
+    re.compile(r"import[ \t][^\n,]*+,")
+]
 _HARM_WORD = re.compile(
     rf"\b(?:{_MODULES})\.|\b(?:from|import)[ \t]+(?:{_MODULES})\b|\b(?:eval|exec|compile|__import__|open)[ \t]*\("
 )
@@ -84,10 +72,12 @@ def check_secrets(record: schema.Record) -> Iterator[Finding]:
     for field in ("code", "description"):
         text = record["code"] if field == "code" else record["description"]
         small = text.lower()
-        if any(part in text for part in _KEY_PARTS) and (found := _KEY.search(text)):
+        if _KEY_PART.search(text) and (found := _KEY.search(text)):
             what = list(_KEYS)[next(number for number, group in enumerate(found.groups()) if group)]
-        elif any(part in small for part in _NAME_PARTS) and (
-            found := next(filter(_looks_random, _ASSIGNED.finditer(text)), None)
+        elif (
+            ("key" in small or "secret" in small or "passw" in small or "token" in small)
+            and _LONG_WORD.search(text)
+            and (found := next(filter(_looks_random, _ASSIGNED.finditer(text)), None))
         ):
             what = "a password or key"
         else:
@@ -136,13 +126,18 @@ def without_persons(record: schema.Record) -> schema.Record:
 
 def check_danger(program: Program) -> Iterator[Finding]:
     """Calls that no picture needs. Names can be hidden from this; only the sandbox of the render gate contains."""
-    if not _HARM_WORD.search(program.code):
+    if not _may_harm(program) or not _HARM_WORD.search(program.code):
         return
     names = _imported(program)
     for node in program.nodes(ast.Call):
         if what := _harm(node, names, program):
             yield Finding("dangerous_call", f"{ast.unparse(node.func)}(...) {what}", node.lineno)
             return
+
+
+def _may_harm(program: Program) -> bool:
+    """What is called has a name, or is imported; to ask that costs a tenth of the search itself."""
+    return not _HARM_NAMES.isdisjoint(program.names) or any(each.search(program.code) for each in _HARM_IMPORTS)
 
 
 def _imported(program: Program) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from typing import Any, NamedTuple
 
 import schema
@@ -72,26 +71,11 @@ def _texts(record: Record) -> list[str]:
 
 def find_code_fault(code: str) -> Fault | None:
     """Why this is no program for Manim: no Python, or written for ManimGL."""
-    if fault := find_syntax_error(code):
-        return fault
+    if error := schema.syntax_error(code):
+        return Fault("does_not_parse", error)
     if any(map(code.__contains__, PACKAGES)) and (tree := parse(code)) and imports_manimgl(tree):
         return Fault("manimgl", "imports ManimGL, and holds what Manim has no word for")
     return None
-
-
-def find_syntax_error(code: str) -> Fault | None:
-    """Where a program stops being Python, or None."""
-    if schema.parses(code):  # the repairs have asked already
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an invalid escape sequence is a warning, and most TeX has some
-            compile(code, "<code>", "exec", dont_inherit=True)  # nothing is run
-    except SyntaxError as error:
-        return Fault("does_not_parse", f"line {error.lineno}: {error.msg}")
-    except (ValueError, RecursionError, MemoryError, OverflowError) as error:
-        return Fault("does_not_parse", f"the parser gives up: {error or type(error).__name__}")
-    return Fault("does_not_parse", "the parser gives up")
 
 
 def accept(record: Record, source: Source) -> Record:

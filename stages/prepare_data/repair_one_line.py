@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
 import keyword
 import re
 from collections.abc import Iterator
@@ -98,9 +99,9 @@ def _same_text(before: str, after: str) -> bool:
 
 def _parts(text: str) -> Iterator[Part]:
     """The statements, the heads of blocks, and the comments, each with the blanks before it."""
-    start = 0
+    start, tokens = 0, list[Token]()
     while start < len(text):
-        tokens = list(_logical_line(text, start))
+        tokens = _rest(tokens, start) or list(_logical_line(text, start))
         if not tokens:
             return
         first = tokens[0]
@@ -133,6 +134,14 @@ def _logical_line(text: str, start: int) -> Iterator[Token]:
         yield token
         if token.kind == "comment":
             return
+
+
+def _rest(tokens: list[Token], start: int) -> list[Token]:
+    """What is left of a logical line, if reading on from there would give the same: no token and no bracket is cut."""
+    done = list(itertools.takewhile(lambda token: token.end <= start, tokens))
+    rest = tokens[len(done) :]
+    whole = sum(_DEPTH.get(token.text, 0) for token in done) == 0
+    return rest if whole and rest and rest[0].start >= start else []
 
 
 def _end_of_part(tokens: list[Token]) -> tuple[int, str]:

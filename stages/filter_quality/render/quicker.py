@@ -9,6 +9,7 @@ LINEMILL_PLAIN_MANIM=1 in the environment leaves all of Manim as it is.
 from __future__ import annotations
 
 import copy
+import math
 import types
 from collections.abc import Callable
 from enum import EnumMeta
@@ -18,6 +19,8 @@ from typing import Any
 
 import manim
 import manim.mobject.geometry.arc as arc
+import manim.mobject.svg.svg_mobject as drawing
+import manim.utils.polylabel as polylabel
 import manim.utils.space_ops as space
 import numpy
 import svgelements
@@ -37,11 +40,15 @@ def make_quicker() -> None:
     # A drawing keeps the path that its points came from; nothing changes it any more, and copies of it are dear.
     svgelements.Path.__deepcopy__ = lambda path, memo: path
     svgelements.Path.parse = _paths(svgelements.Path, svgelements.Point)
+    svgelements.Point.__imul__ = _moved(svgelements.Point.__imul__, svgelements.Matrix)
+    drawing.VMobjectFromSVGPath.handle_commands = _outline(drawing.VMobjectFromSVGPath.handle_commands)
+    polylabel.Polygon.inside = _inside(polylabel.Polygon)
     kind = manim.VMobject
     kind.__init__ = _beginnings(kind)
     kind.generate_rgbas_array = _colours(kind.generate_rgbas_array)
     kind.get_points_defining_boundary = _boundary(kind)
     kind.get_nth_curve_length_pieces = _length_pieces(kind)
+    kind.consider_points_equals = _alike(kind.consider_points_equals)
     Mobject.get_critical_point = _critical_point
     Mobject.apply_function = _applied
     arc.TipableVMobject.has_tip = lambda line: "tip" in line.__dict__ and line.tip in line
@@ -166,6 +173,95 @@ def _paths(kind: Any, point: Any) -> Callable[..., Any]:
             known[pathdef] = copied(self._segments)
 
     return parse
+
+
+def _moved(own: Any, matrix: Any) -> Callable[..., Any]:
+    """A point of a drawing times a matrix, without a new point for the result."""
+
+    def __imul__(self: Any, other: Any) -> Any:
+        if type(other) is not matrix:
+            return own(self, other)
+        x, y = self.x, self.y
+        self.x = x * other.a + y * other.c + 1 * other.e
+        self.y = x * other.b + y * other.d + 1 * other.f
+        return self
+
+    return __imul__
+
+
+def _outline(own: Any) -> Callable[..., Any]:
+    """The cubic curves of a path, one array for all of them instead of one for each point."""
+    move, line, cubic, close = svgelements.Move, svgelements.Line, svgelements.CubicBezier, svgelements.Close
+
+    def handle_commands(self: Any) -> Any:
+        points: list[tuple[Any, ...]] = []
+        last: Any = None
+        start: Any = None
+        is_cubic = self.n_points_per_curve == 4
+        for segment in self.path_obj:
+            kind = type(segment)
+            if kind is move:
+                last = start = (*segment.end, 0.0)
+                continue
+            if not is_cubic or last is None or kind not in (line, cubic, close):
+                return own(self)
+            if kind is cubic:
+                points += [last, (*segment.control1, 0.0), (*segment.control2, 0.0), end := (*segment.end, 0.0)]
+            elif kind is line or numpy.linalg.norm(numpy.subtract(last, start)) > 0.0001:
+                end = (*segment.end, 0.0) if kind is line else start
+                points += [last, _third(last, last, end), _third(last, end, end), end]
+            else:
+                continue
+            last = end
+        self.points = numpy.array(points, ndmin=2, dtype="float64").reshape(-1, 3)
+        return self
+
+    return handle_commands
+
+
+def _third(one: Any, two: Any, three: Any) -> tuple[Any, ...]:
+    return tuple((a + b + c) / 3 for a, b, c in zip(one, two, three, strict=True))
+
+
+def _inside(kind: Any) -> Callable[..., Any]:
+    """Whether a point is in a polygon, with the numbers of Python; those of numpy take three times as long."""
+    own, asked = kind.inside, ("_is_point_on_segment", "_ray_crosses_segment")
+    first = [getattr(kind, name) for name in asked]
+
+    def inside(self: Any, point: Any) -> Any:
+        arrays = point, self.start, self.stop
+        if [getattr(type(self), name) for name in asked] != first or not all(map(_are_floats, arrays)):
+            return own(self, point)
+        x, y = point.tolist()
+        within = False
+        for (x0, y0), (x1, y1) in zip(self.start.tolist(), self.stop.tolist(), strict=True):
+            is_near = min(x0, x1) <= x <= max(x0, x1) and min(y0, y1) <= y <= max(y0, y1)
+            if is_near and abs((x1 - x0) * (y - y0) - (y1 - y0) * (x - x0)) <= 1e-8:
+                return True
+            if (y0 > y) != (y1 > y) and x < (x1 - x0) / (y1 - y0) * (y - y0) + x0:
+                within = not within
+        return within
+
+    return inside
+
+
+def _are_floats(array: Any) -> bool:
+    return type(array) is numpy.ndarray and array.dtype == float
+
+
+def _alike(own: Any) -> Callable[..., Any]:
+    """numpy.allclose of two points."""
+
+    def consider_points_equals(self: Any, p0: Any, p1: Any) -> Any:
+        limit = self.tolerance_for_point_equality
+        if not (_are_floats(p0) and _are_floats(p1) and p0.shape == p1.shape == (3,) and type(limit) is float):
+            return own(self, p0, p1)
+        return all(
+            a == b or (abs(a - b) <= limit + 1e-5 * abs(b) and math.isfinite(b))
+            for a, b in zip(p0.tolist(), p1.tolist(), strict=True)
+        )
+
+    return consider_points_equals
 
 
 def _colours(own: Any) -> Callable[..., Any]:
