@@ -163,6 +163,19 @@ def test_every_stage_gives_the_bytes_of_one_machine(tmp_path, cluster):
 
 
 @needs_ray
+@pytest.mark.skipif(find_spec("manim") is None, reason="Manim is not installed (make render-setup)")
+def test_programs_are_run_on_the_nodes_as_they_are_here(tmp_path, cluster):
+    rows = [record(number) for number in range(4)]
+    rows[2]["code"] = rows[2]["code"].replace("self.wait()", "self.wait(1 / 0)")
+    cut(tmp_path / "rows", rows, count=2)
+    words = [*FILTER, "--render", "check", "--input", "rows", "--output"]
+    run_script(*words, "here", cwd=tmp_path, check=0)
+    on_ray(cluster, *words, "there", cwd=tmp_path)
+    assert contents(tmp_path / "here") == contents(tmp_path / "there")
+    assert b"ZeroDivisionError" in (tmp_path / "there" / "rejects" / "part-1.jsonl").read_bytes()
+
+
+@needs_ray
 def test_a_node_that_is_killed_in_the_middle_changes_nothing(tmp_path, cluster):
     cut(tmp_path / "rows", scenes(400), count=8)
     (tmp_path / "sources.yaml").write_text(YAML)
