@@ -163,6 +163,27 @@ def test_every_stage_gives_the_bytes_of_one_machine(tmp_path, cluster):
 
 
 @needs_ray
+@pytest.mark.skipif(find_spec("manim") is None, reason="Manim is not installed (make render-setup)")
+def test_programs_are_run_on_the_nodes_as_they_are_here(tmp_path, cluster):
+    step = "class A(Scene):\n    def construct(self):\n        self.add(Dot(radius={}))\n        self.wait()\n"
+    bodies = ["0.1", "0.2", "1 / 0", "0.4"]
+    cut(
+        tmp_path / "rows",
+        [record(n, code=f"from manim import *\n\n\n{step.format(b)}") for n, b in enumerate(bodies)],
+        2,
+    )
+    words = ["filter_quality.py", "--min-quality", "0", "--render", "check", "--input", "rows", "--output"]
+    run_script(*words, "here", cwd=tmp_path, check=0)
+    on_ray(cluster, *words, "there", cwd=tmp_path)
+    # What the rendering took, in seconds, stands in the manifest here, and there in the ledger of each shard.
+    for name in ("part-0.jsonl", "part-1.jsonl", "rejects/part-0.jsonl", "rejects/part-1.jsonl"):
+        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
+    assert b"render_" in (tmp_path / "there" / "rejects" / "part-1.jsonl").read_bytes()
+    assert (tmp_path / "there" / "part-0.jsonl").read_bytes().count(b"\n") == 2
+    run_script("schema", "audit", "there", cwd=tmp_path, check=0)
+
+
+@needs_ray
 def test_a_node_that_is_killed_in_the_middle_changes_nothing(tmp_path, cluster):
     cut(tmp_path / "rows", scenes(400), count=8)
     (tmp_path / "sources.yaml").write_text(YAML)

@@ -448,6 +448,37 @@ def test_a_shard_whose_rows_got_no_answer_is_not_finished(tmp_path):
         assert joined(tmp_path / "out") == (tmp_path / "one.jsonl").read_bytes()
 
 
+def test_the_voices_of_shards_are_those_of_one_file(tmp_path, server):
+    from test_llm_tasks import run, section, voices
+
+    server.plan = voices
+    rows = [section(number, f"{number} Method") for number in range(12)]
+    rows[5] = section(5, "**References**")
+    cut(tmp_path / "rows", rows)
+    run("generate-personas", server, cwd=tmp_path, source="rows.jsonl", output="one", check=0)
+    asked = len(server.log)
+    assert asked == 11
+    run("generate-personas", server, cwd=tmp_path, source="rows", output="out", check=0)
+    assert len(server.log) == asked  # the answers are in the cache
+    for name in ("eli5.jsonl", "intuitive.jsonl", "executive.jsonl"):
+        parts = [tmp_path / "out" / f"part-{number}" / name for number in range(4)]
+        assert b"".join(map(Path.read_bytes, parts)) == (tmp_path / "one" / name).read_bytes()
+    rejected = [
+        row for number in range(4) for row in without_line(tmp_path / "out" / f"part-{number}" / "rejects.jsonl")
+    ]
+    assert rejected == without_line(tmp_path / "one" / "rejects.jsonl")
+    run_script("schema", "audit", "out", cwd=tmp_path, check=0)
+    before = joined_voices(tmp_path / "out")
+    (tmp_path / "out" / "part-1" / "eli5.jsonl").unlink()
+    done = run("generate-personas", server, cwd=tmp_path, source="rows", output="out", check=0)
+    assert "3 of 4 shards were finished before" in done.err
+    assert joined_voices(tmp_path / "out") == before
+
+
+def joined_voices(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.glob("part-*/[ei]*.jsonl")}
+
+
 def test_the_report_over_shards_is_that_over_one_file(tmp_path):
     cut(tmp_path / "rows", rows_with_faults())
     stage_run([*FILTER, "--report", "one.json"], cwd=tmp_path, source="rows.jsonl", output="one.jsonl")
