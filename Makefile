@@ -209,11 +209,12 @@ format: $(READY) ## put the code into its one format
 docs: $(READY) ## write docs/commands.md from --help
 	$(PY) docs/_generate.py
 
-# datasketch and pandas are no packages of ours; a Python that has them is named here: make bench PEER_PYTHON=...
+# datasketch, pandas and pyflakes are no packages of ours; a Python that has them is named here: make bench PEER_PYTHON=...
 PEER_PYTHON ?= $(PY)
 bench: $(READY) ## measure, beside peers (see bench/README.md)
 	$(PY) bench/copy_records.py
 	$(PY) bench/dedupe.py --peer-python $(PEER_PYTHON)
+	$(PY) bench/static_checks.py --peer-python $(PEER_PYTHON)
 	$(PY) bench/llm_calls.py
 	$(PY) bench/shards.py --engines local $(shell $(PY) -c 'import ray' 2>/dev/null && echo ray)
 	$(if $(RENDERING),$(PY) bench/render_gate.py,@echo "make bench: without Manim (make render-setup) the render gate is left out")
