@@ -1,4 +1,4 @@
-"""What a run says about a program: it renders, or one of the named classes of error."""
+"""What a run says about a program: it renders, or one of the classes of error that docs/pipeline.md names."""
 
 from __future__ import annotations
 
@@ -9,19 +9,6 @@ from typing import Any, NamedTuple
 from stages.filter_quality.code_checks import MANIMGL, MANIMGL_NAMES
 from stages.filter_quality.render.layers import Limits
 
-CLASSES = {
-    "import": "an import of a module that is there fails",
-    "missing_module": "a module is not installed",
-    "missing_asset": "a file is not there",
-    "other_engine": "written for ManimGL, or for Manim's OpenGL renderer",
-    "api": "a name, attribute or argument that does not exist",
-    "tex": "TeX can not set a formula",
-    "timeout": "more processor time than allowed, or no end at all",
-    "memory": "more memory than allowed",
-    "sandbox": "it tries what the sandbox does not let it",
-    "no_output": "it ends without a picture: no scene, or it leaves by itself",
-    "other": "any other error",
-}
 # What depends on the machine and its load more than on the program is tried again, never remembered.
 PASSING = ("timeout", "memory", "sandbox")
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENETUNREACH, errno.EAGAIN, errno.ENOSPC, errno.EFBIG}
