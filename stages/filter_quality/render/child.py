@@ -15,7 +15,8 @@ import types
 from pathlib import Path
 from typing import Any
 
-from stages.filter_quality.render.tex import Tex, svg_of
+from stages.filter_quality.render import latex
+from stages.filter_quality.render.tex import Memory, Tex, svg_of
 
 MODULE = "scene_under_test"
 # Read here, where the project can still be seen; it imports Manim, so it runs where Manim is loaded.
@@ -34,13 +35,15 @@ _NOTHING = lambda *_, **__: None  # noqa: E731
 Answer = dict[str, Any]
 
 
-def run(job: dict[str, Any], folder: str, known: dict[str, str]) -> tuple[Answer, bytes]:
+def run(job: dict[str, Any], folder: str, memory: Memory) -> tuple[Answer, bytes]:
     """The facts of one run and, when it is wanted, the last frame as PNG."""
+    if memory.shortcut:
+        latex.take(memory.shortcut)
     if "formula" in job:
         return _formula(job, folder)
     answer: Answer = {"stage": "import", "scenes": []}
     picture = b""
-    tex = Tex(job["tex"], known)
+    tex = Tex(job["tex"], memory.known)
     try:
         _prepare(job, folder)
         scenes = _scenes(_import(job["code"], folder), job["scene"])

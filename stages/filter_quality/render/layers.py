@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 SCENE = "/scene"  # the one folder that a program may write to; gone with its process
-_DISK = "size=256m,mode=0700"
+KEPT = "/kept"  # what the server shows to all programs
+_DISK, _SHELF = "size=256m,mode=0700", "size=64m,mode=0700"
 NOBODY = 65534
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 # What programs, libraries, fonts and TeX need. Of /etc only what they read: the rest tells about the machine.
@@ -82,6 +83,16 @@ def close_in(readable: list[str]) -> int:
     return own
 
 
+def open_shelf() -> None:
+    """In the server, while no program runs: what is in KEPT when `close_shelf` comes, all later ones can read."""
+    _mount("tmpfs", KEPT, "tmpfs", _NO_SUID | _NO_DEVICES, _SHELF)
+
+
+def close_shelf() -> None:
+    """Nobody may change it any more."""
+    _set_flags(KEPT, _READ_ONLY, recursive=False)
+
+
 def fork_alone(own: int) -> int:
     """A fork that is the first of its own processes: it sees no other, and all that it starts ends with it."""
     _unshare("processes")
@@ -137,7 +148,8 @@ def _see_only(readable: list[str]) -> None:
     _mount("tmpfs", root, "tmpfs", _NO_SUID | _NO_DEVICES, "size=4m,mode=0755")
     for path, source in sources.items():
         _show(source, path, root + path)
-    Path(root + SCENE).mkdir()
+    for folder in (SCENE, KEPT):
+        Path(root + folder).mkdir()
     os.chdir(root)
     _set_flags(".", _READ_ONLY, recursive=False)
     _check(_libc().pivot_root(b".", b"."), "pivot_root")

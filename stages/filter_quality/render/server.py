@@ -25,8 +25,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stages.filter_quality.render import child, layers, tex
-from stages.filter_quality.render.layers import SCENE, Limits
+from stages.filter_quality.render import child, latex, layers, tex
+from stages.filter_quality.render.layers import KEPT, SCENE, Limits
 from stages.filter_quality.render.verdicts import End, Verdict, verdict
 
 _MOST_BYTES = 64 << 20
@@ -46,6 +46,7 @@ class Place(NamedTuple):
     limits: Limits
     readable: list[str]
     folder: str
+    kept: str  # what the server makes for all of them
     own: int | None  # None without namespaces
     memory: tex.Memory
 
@@ -72,6 +73,8 @@ def main() -> None:
         for line in jobs:
             job = {**json.loads(line), "tex": hello.get("tex")}
             said, picture, cpu_s, formulas = _run(job, place, jobs.fileno())
+            if not wish["plain"] and place.memory.wants_shortcut(formulas):
+                place.memory.shortcut = _shortcut(place)
             for formula in place.memory.wanted(formulas):
                 drawn, svg, more, _ = _run(_FORMULA | {"formula": formula}, place, jobs.fileno())
                 cpu_s += more
@@ -81,23 +84,26 @@ def main() -> None:
     except BrokenPipeError:
         pass  # whoever asked is gone
     finally:
-        if place.folder != SCENE:
-            shutil.rmtree(place.folder, ignore_errors=True)
+        if place.own is None:
+            shutil.rmtree(Path(place.folder).parent, ignore_errors=True)
 
 
 def _settle(limits: Limits, *, unsafe: bool) -> Place:
     """Go where the programs will run: out of sight of everything, or, when that was allowed, as far as it goes."""
     readable = layers.needed_folders()
     if not (problem := _tried(readable)):
-        return Place(limits, ["/"], SCENE, layers.close_in(readable), tex.Memory())
+        return Place(limits, ["/"], SCENE, KEPT, layers.close_in(readable), tex.Memory())
     if not unsafe:
         raise Refused(f"this system allows no sandbox ({problem}); --unsafe runs the programs without one")
-    folder = tempfile.mkdtemp(prefix="linemill-render-")
+    above = tempfile.mkdtemp(prefix="linemill-render-")
     if os.geteuid() == 0:
         with suppress(OSError):  # in a container root may be the only user there is
-            os.chown(folder, layers.NOBODY, layers.NOBODY)
+            os.chown(above, layers.NOBODY, layers.NOBODY)
             layers.drop_root()
-    return Place(limits, readable, folder, None, tex.Memory())
+    folder, kept = f"{above}{SCENE}", f"{above}{KEPT}"
+    for each in (folder, kept):
+        Path(each).mkdir()
+    return Place(limits, [*readable, kept], folder, kept, None, tex.Memory())
 
 
 def _tried(readable: list[str]) -> str:
@@ -159,6 +165,18 @@ def _way_out(place: Place) -> str:
     )
 
 
+def _shortcut(place: Place) -> latex.Shortcut | None:
+    """What makes formulas quicker, where programs can read and not change it; None where that is not to be had."""
+    if place.own is None:
+        return latex.make(Path(place.kept)) if layers.landlock_version() else None
+    with suppress(OSError):
+        layers.open_shelf()
+        made = latex.make(Path(place.kept))
+        layers.close_shelf()
+        return made
+    return None
+
+
 def _run(job: dict[str, Any], place: Place, jobs: int) -> tuple[Verdict, bytes, float, Any]:
     """Start one program, end it at its time or when nobody waits for it any more, say what became of it.
 
@@ -197,7 +215,7 @@ def _be_the_program(job: dict[str, Any], place: Place, answer: int, nonce: str) 
         layers.isolate()
     os.chdir(place.folder)
     layers.confine(place.limits, place.readable, [place.folder, "/dev/null"])
-    facts, picture = child.run(job, place.folder, place.memory.known)
+    facts, picture = child.run(job, place.folder, place.memory)
     header = json.dumps({**facts, "nonce": nonce}).encode() + b"\n"
     with os.fdopen(answer, "wb") as file:
         file.write(header + picture)

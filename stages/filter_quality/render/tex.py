@@ -5,7 +5,7 @@ a verdict says which of the two it met.
 
 With LaTeX a formula costs five times as much as a scene. The server therefore sets those that a second program asks
 for once more, each in a sandbox of its own, and what comes out is there for all later ones: what a program makes itself
-is never shown to another.
+is never shown to another. When a few have been asked for it also makes what all others become quicker with (latex.py).
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from stages.filter_quality.render.latex import Shortcut, usual_start
+
 _MARK = re.compile(r"(\\special\{dvisvgm:raw <g id='[^']*'>\}|\\special\{dvisvgm:raw </g>\})")
 _COMMAND_OR_SPACE = re.compile(r"\\[a-zA-Z]+|[{}$^_&~\\\s]")
 _BOX = '<path d="M{0} 0L{1} 0L{1} 8L{0} 8Z"/>'
 _WIDTH, _STEP, _MOST = 5, 6, 40
 _LONGEST, _MOST_NEW, _MOST_KNOWN = 10_000, 50, 20_000
 _DRAWN = {"latex": ".dvi"}  # what the server draws again: Manim's own way
+_FEW = 4  # formulas, after which a shortcut saves what it costs
 
 
 def installed() -> str:
@@ -33,10 +36,13 @@ def installed() -> str:
 
 
 class Memory:
-    """In the server: the formulas that a second program asked for, each as the SVG that it became here."""
+    """In the server: the formulas that a second program asked for, each as the SVG that it became here, and the
+    shortcut for the others."""
 
     def __init__(self) -> None:
         self.known: dict[str, str] = {}
+        self.shortcut: Shortcut | None = None
+        self._usual = 0
         self._seen: set[str] = set()
 
     def wanted(self, documents: Any) -> list[str]:
@@ -46,6 +52,12 @@ class Memory:
         if len(self._seen) < _MOST_KNOWN:
             self._seen.update(asked)
         return again
+
+    def wants_shortcut(self, documents: list[Any]) -> bool:
+        """Whether it is time to make it: once, when a few documents could have been set with it."""
+        before, start = self._usual, usual_start()
+        self._usual += sum(isinstance(each, str) and each.startswith(start) for each in documents[:_MOST_NEW])
+        return before < _FEW <= self._usual
 
 
 def svg_of(document: str) -> str:
