@@ -73,7 +73,7 @@ assert set_ == [True] * len(GOOD) + [False] * len(BAD) + [True], set_
 formats = [any("-fmt=" in str(word) for word in each) for each in ran if each[0] == "latex"]
 assert formats == [True] * (len(documents) - 1) + [False], formats
 bare = [each[-1] is not None for each in ran if each[0] == "dvisvgm"]
-assert bare == [True] * 4 + [False] + [True] * 3 + [False] * 3 + [True] * 2, bare
+assert bare == [True] * 8 + [False] * 3 + [True] * 2, bare
 assert "GS_LIB" not in os.environ
 """
 
