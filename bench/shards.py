@@ -238,7 +238,7 @@ def wait_for_middle(case: tuple[str, str], out: Path, cluster: Cluster, running:
     while not is_there():
         assert running.poll() is None, log.read_text()
         time.sleep(0.05)
-    while not is_at_work(cluster.nodes[0]):
+    while case[1] == "node-lost" and not is_at_work(cluster.nodes[0]):
         assert running.poll() is None
         time.sleep(0.02)
 

@@ -109,7 +109,8 @@ def connect(address: str, workers: int = 1) -> Any:
                 **alone,
             )
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise Failure(f"--address {address}: no Ray cluster: {' '.join(str(error).split())}") from None
+            message = " ".join(str(error).split())
+            raise Failure(f"--address {address}: no Ray cluster: {message}; does it want RAY_AUTH_TOKEN?") from None
     _wait_for_processors(ray, address)
     return ray
 
