@@ -110,7 +110,7 @@ def without_tabs(text: str) -> str:
     ]
     try:
         same = ast.dump(parse("\n".join(lines))) == ast.dump(parse(text))
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError):  # the latter where the tree is too deep to be compared
         return text
     return "\n".join(lines) if same else text
 

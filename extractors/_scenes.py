@@ -58,9 +58,14 @@ def rows_of(repository: Repository, wanted: list[str], wishes: Wishes) -> Iterat
             except (SyntaxError, ValueError) as error:
                 line = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else str(error)
                 broken[path] = _bad(repository, path, 1, "file_not_python", f"{path}: {line}", texts[path])
+            except RecursionError:
+                broken[path] = _bad(repository, path, 1, *_too_deep(path), texts[path])
     for path in wanted:
         if path in modules:
-            yield from _rows_of_file(repository, modules, modules[path], texts[path], wishes)
+            try:
+                yield from _rows_of_file(repository, modules, modules[path], texts[path], wishes)
+            except RecursionError:
+                yield _bad(repository, path, 1, *_too_deep(path), texts[path])
         elif re.search(r"\bclass\b.*Scene", texts[path]):
             yield broken[path]
 
@@ -123,6 +128,8 @@ def _row(
     except Unfit as unfit:
         name = node.name if node else PurePosixPath(module.path).stem
         return _bad(repository, module.path, line, unfit.code, f"{module.path}: {name}: {unfit.message}", text)
+    except RecursionError:
+        return _bad(repository, module.path, line, *_too_deep(module.path), text)
     origin = {**repository.origin, "path": module.path, "line": line}
     metadata = {"kind": "code", "needs_description": True, "licence": repository.licence, "origin": origin}
     names = {"scene": node.name} if node else {"scenes": [scene.name for scene in scenes(modules, module)]}
@@ -135,6 +142,10 @@ def _row(
         | ({"original_context": context} if context else {})
         | _titles(module.path, node, wishes),
     }
+
+
+def _too_deep(path: str) -> tuple[str, str]:
+    return "nested_too_deep", f"{path}: an expression of hundreds of terms; its tree is too deep to be looked through"
 
 
 def scene_program(modules: Modules, module: Module, node: ast.ClassDef, kept: set[str]) -> str:

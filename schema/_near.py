@@ -7,6 +7,7 @@ sides = schema.sides(marks, lambda number: int(schema.share(marks.key(number), s
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 from array import array
@@ -19,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from schema import _normal
 from schema._identity import description_fingerprint
 from schema._record import Record, sha256
-from schema._sketch import BANDS, bands, runs
+from schema._sketch import BANDS, BINS, bands, bins, least_agreement, runs, signs
 
 if TYPE_CHECKING:
     from schema._normal import Array
@@ -48,10 +49,11 @@ class Bridge(NamedTuple):
 
 
 class Marked(NamedTuple):
-    """What `Marks` must know of some records, as the bytes of its three files."""
+    """What `Marks` must know of some records, as the bytes of its files."""
 
     exact: bytes
     bands: bytes
+    signs: bytes
     runs: bytes
 
 
@@ -75,7 +77,7 @@ class Marker:
         programs, others = self._programs, self._others
         self._programs, self._others = [], []
         if not programs:
-            return Marked(b"", b"", b"")
+            return Marked(b"", b"", b"", b"")
         import numpy
 
         sequences = _normal.normal(programs)
@@ -83,15 +85,17 @@ class Marker:
         for fingerprint, other in zip(_normal.fingerprints(programs, sequences), others, strict=True):
             exact.extend([_mark(fingerprint), *other])
         if self._near is None:
-            return Marked(exact.tobytes(), b"", b"")
+            return Marked(exact.tobytes(), b"", b"", b"")
         hashes, counts = runs(sequences, self._normalise)
+        sketch = bins(hashes, counts)
         # The number of runs stands beside the bands.
-        sketch = numpy.column_stack([counts.astype(numpy.uint32), bands(hashes, counts)])
-        return Marked(exact.tobytes(), sketch.tobytes(), hashes.astype(numpy.uint32).tobytes())
+        found = numpy.column_stack([counts.astype(numpy.uint32), bands(sketch, counts)])
+        parts = exact, found, signs(sketch), hashes.astype(numpy.uint32)
+        return Marked(*(part.tobytes() for part in parts))
 
 
 class MarkWriter:
-    """Writes down of each record what `Marks` must know of it; in several processes, three files each."""
+    """Writes down of each record what `Marks` must know of it; in several processes, some files each."""
 
     def __init__(self, path: Path, near: float | None, normalise: str):
         self._files = [Path(f"{path}.{name}").open("wb") for name in Marked._fields]  # noqa: SIM115  see __exit__
@@ -128,6 +132,7 @@ class Marks:
         self.exact = numpy.concatenate([_table(path, "exact", numpy.uint64, len(FIELDS)) for path in paths])
         sketches = [_table(path, "bands", numpy.uint32, BANDS + 1) for path in paths]
         self.bands = numpy.concatenate([sketch[:, 1:] for sketch in sketches])
+        self.signs = numpy.concatenate([_table(path, "signs", numpy.uint8, BINS) for path in paths])
         counts = [sketch[:, 0].astype(numpy.int64) for sketch in sketches]
         self.counts = numpy.concatenate(counts)
         self._starts = numpy.concatenate([numpy.cumsum(count) - count for count in counts])
@@ -138,10 +143,22 @@ class Marks:
     def __len__(self) -> int:
         return len(self.exact)
 
+    def exactly(self) -> Marks:
+        """The same, for records of which no two are near: only what is equal counts."""
+        other = copy.copy(self)
+        other.near = None
+        return other
+
     def key(self, number: int) -> str:
         """What decides by chance about this record, in any file and at any place: its own code and description."""
         code, description, _ = self.exact[number].tolist()
         return f"{code:016x}{description:016x}"
+
+    def likely(self, one: int, others: list[int], near: float) -> list[int]:
+        """Those of the others that may be as near as this, by their sketches: a glance, before runs are counted."""
+        agree = (self.signs[others] == self.signs[one]).sum(axis=1)
+        least = BINS * least_agreement(near, int(self.counts[one]))
+        return [other for other, bins in zip(others, agree.tolist(), strict=True) if bins >= least]
 
     def similarity(self, one: int, other: int) -> float:
         """The share of their runs that two records have in common."""
@@ -226,9 +243,10 @@ class Finder:
         common: Counter[int] = Counter()
         for bucket in self._shared(twin):
             common.update(members.get(bucket, ())[-_NEWEST:])
-        for earlier in sorted(common, key=lambda other: (-common[other], other))[:_COMPARED]:
-            if self._twin[earlier] == twin:
-                continue  # the same code: a link of its own
+        most = sorted(common, key=lambda other: (-common[other], other))[:_COMPARED]
+        # One with the same code has a link of its own.
+        others = [earlier for earlier in most if self._twin[earlier] != twin]
+        for earlier in self._marks.likely(number, others, near) if others else []:
             similarity = self._marks.similarity(number, earlier)
             if similarity >= near:
                 yield Link(earlier, "near", round(similarity, 4))

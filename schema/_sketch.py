@@ -2,11 +2,13 @@
 
 The names that a program gives itself are one token all alike, so that a renamed copy shares every run. The sketch is a
 one-permutation MinHash of 128 bins, cut into 25 bands of 5; two programs that share 70 % of their runs have a band in
-common with a probability of 99 %. A band proves nothing: the runs themselves are counted before anybody is linked.
+common with a probability of 99 %. A band proves nothing: among many programs most that share one have little else in
+common. The share of equal bins tells those apart, and the runs themselves are counted before anybody is linked.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from schema._tokens import LINE
@@ -46,23 +48,42 @@ def runs(sequences: Sequences, normalise: str) -> tuple[Array, Array]:
     return mixed[whole], numpy.bincount(owner[:size][whole], minlength=len(counts))
 
 
-def bands(hashes: Array, counts: Array) -> Array:
-    """The 25 numbers of each program that an alike one is found by; all 0 for a program without a run."""
+def bins(hashes: Array, counts: Array) -> Array:
+    """The least run of each of 128 classes of runs, a row for each program."""
     import numpy
 
     place = numpy.repeat(numpy.arange(len(counts)) * BINS, counts)
     place += (hashes >> numpy.uint64(57)).astype(numpy.int64)
-    bins = numpy.full(len(counts) * BINS, _EMPTY, numpy.uint32)
-    numpy.minimum.at(bins, place, (hashes & numpy.uint64(0x7FFFFFFF)).astype(numpy.uint32))
-    filled = _fill(bins.reshape(-1, BINS))[:, : BANDS * ROWS].reshape(-1, BANDS, ROWS)
-    keys = numpy.tile(numpy.arange(BANDS, dtype=numpy.uint64), (len(counts), 1))
+    found = numpy.full(len(counts) * BINS, _EMPTY, numpy.uint32)
+    numpy.minimum.at(found, place, (hashes & numpy.uint64(0x7FFFFFFF)).astype(numpy.uint32))
+    return _fill(found.reshape(-1, BINS))
+
+
+def bands(bins: Array, counts: Array) -> Array:
+    """The 25 numbers of each program that an alike one is found by; all 0 for a program without a run."""
+    import numpy
+
+    rows = bins[:, : BANDS * ROWS].reshape(-1, BANDS, ROWS)
+    keys = numpy.tile(numpy.arange(BANDS, dtype=numpy.uint64), (len(bins), 1))
     for row in range(ROWS):
-        keys ^= filled[:, :, row]
+        keys ^= rows[:, :, row]
         keys *= numpy.uint64(_MIX[0])
         keys ^= keys >> numpy.uint64(31)
     found = (keys >> numpy.uint64(16)).astype(numpy.uint32) | numpy.uint32(1)
     found[counts == 0] = 0
     return found
+
+
+def signs(bins: Array) -> Array:
+    """A byte of each bin: enough to see about how many bins of two programs are equal."""
+    import numpy
+
+    return bins.astype(numpy.uint8)
+
+
+def least_agreement(near: float, count: int) -> float:
+    """The share of bins below which a program of so many runs is not as near: five standard deviations are not met."""
+    return near - 5 * math.sqrt(near * (1 - near) / max(1, min(count, BINS)))
 
 
 def _fill(bins: Array) -> Array:

@@ -327,6 +327,12 @@ def test_what_can_not_stand_alone_is_rejected_with_its_name_and_place(tmp_path, 
     assert found[0].message.startswith(found[0].origin["path"])
 
 
+def test_a_scene_too_deep_to_be_looked_through_costs_no_other(tmp_path):
+    deep = scene("Deep").replace("(Scene)", f"({' + '.join(['Scene'] * 900)})")
+    found = rows(tmp_path, {"a.py": deep, "b.py": scene(), "c.py": deep.replace("    ", "\t")})
+    assert codes(found) == ["nested_too_deep", "Intro", "nested_too_deep"]
+
+
 def test_pictures_and_sounds_follow_the_option(tmp_path):
     what = 'ImageMobject(f"images/old_man{i}.png", height=2), SVGMobject("a.svg").scale(2)'
     files = {"a.py": scene(what=what) + '        self.add_sound("b.wav")\n'}

@@ -744,3 +744,12 @@ def test_repairs_are_the_same_in_several_processes(tmp_path):
     alone = {path.name: path.read_bytes() for path in (tmp_path / "data_formatted").iterdir()}
     prepare(tmp_path, "--workers", "2")
     assert alone == {path.name: path.read_bytes() for path in (tmp_path / "data_formatted").iterdir()}
+
+
+def test_a_tree_too_deep_to_be_looked_through_stops_no_run(tmp_path):
+    deep = f"from manim import *\nclass A(Scene):\n\tdef construct(self):\n\t\tx = {' + '.join(['self.k'] * 900)}\n"
+    source(tmp_path, [pair(1, deep), pair(2, f"```\n{PROGRAM}```")])
+    prepare(tmp_path)
+    kept = {row["description"]: row["code"] for row in rows_of(tmp_path)}
+    assert ast.unparse(ast.parse(kept[record(2)["description"]])) == ast.unparse(ast.parse(PROGRAM))
+    assert kept[record(1)["description"]].expandtabs(4) == deep.expandtabs(4)

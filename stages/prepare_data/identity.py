@@ -126,7 +126,10 @@ def decide(
     if policy.deduplicate:
         merged = merge(marks, order, range(read, len(marks)), policy)
     stays = [number for number in order if policy.tag_only or number not in merged]
-    found = dict(zip(stays, divide(marks, stays, test_ratio, seed), strict=True))
+    # No two of those that stay are near: whoever was near to one of them is merged.
+    is_sure = policy.deduplicate and not policy.tag_only and "near" in policy.fields()
+    left = marks.exactly() if is_sure else marks
+    found = dict(zip(stays, divide(left, stays, test_ratio, seed), strict=True))
     side = {number: place for number, place in found.items() if isinstance(place, int)}
     bridges = {number: place for number, place in found.items() if isinstance(place, Bridge)}
     return Decision(merged, side, bridges, descriptions)

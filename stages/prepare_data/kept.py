@@ -48,7 +48,7 @@ class Kept:
             return None
         source, policy = rules.source, rules.policy
         depends: list[Any] = [schema.VERSION, source.name, source.type, source.entry.licence, arguments, rules.limits]
-        depends += [policy.near, policy.normalise, [step.name for step in rules.repairs]]
+        depends += [schema.Marked._fields, policy.near, policy.normalise, [step.name for step in rules.repairs]]
         depends += [schema.version_of(str(file)) for file in files]
         name = schema.sha256(schema.canonical(depends))[:32]
         self._wanted.add(name)

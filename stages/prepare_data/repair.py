@@ -10,6 +10,7 @@ import ast
 import copy
 import functools
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import click
@@ -20,7 +21,7 @@ from stages.prepare_data import repair_text, repair_tree
 from stages.prepare_data.repair_manimgl import manimgl
 from stages.prepare_data.repair_one_line import one_line, one_line_guess
 from stages.prepare_data.repair_tex import tex
-from stages.prepare_data.repair_tokens import parse
+from stages.prepare_data.repair_tokens import meaning, parse
 
 
 class Step(NamedTuple):
@@ -105,10 +106,11 @@ def mend(code: str, steps: Iterable[Step]) -> tuple[str, list[str]]:
     """The repaired program and the names of the steps that changed it; the code itself if it is no program even so."""
     names, new = list[str](), code
     for step in steps:
-        after = step.apply(new)
-        if after != new and not _harms(new, after, step.keeps):
-            new = after
-            names.append(step.name)
+        with suppress(RecursionError):  # some hundred terms in a row make a tree that is too deep to be looked through
+            after = step.apply(new)
+            if after != new and not _harms(new, after, step.keeps):
+                new = after
+                names.append(step.name)
     return (new, names) if schema.parses(new) and new.strip() else (code, [])
 
 
@@ -117,13 +119,15 @@ def _harms(before: str, after: str, keeps: str) -> bool:
         return False
     if not schema.parses(after):
         return True
-    return bool(keeps) and _dump(before, keeps) != _dump(after, keeps)
+    if not keeps:
+        return False
+    said = meaning if keeps == "tree" else _shape
+    return said(before) != said(after)
 
 
-def _dump(text: str, keeps: str) -> str:
-    tree = parse(text)
-    assert tree
-    return ast.dump(tree if keeps == "tree" else _Blank().visit(copy.deepcopy(tree)))  # parsed trees are shared
+def _shape(text: str) -> str:
+    """The same as `meaning`, with all texts equal."""
+    return ast.dump(_Blank().visit(copy.deepcopy(parse(text))))  # parsed trees are shared
 
 
 class _Blank(ast.NodeTransformer):

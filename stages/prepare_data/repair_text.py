@@ -5,12 +5,11 @@ All but `line_ends` touch only text that does not parse as it is, and nothing in
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 
 from schema import parses
-from stages.prepare_data.repair_tokens import inside_strings, lex, parse, strings
+from stages.prepare_data.repair_tokens import inside_strings, lex, meaning, strings
 
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+.-]*)[^`\n]*$")
 _MARK = r"<\|[a-z_]{2,30}\|>|</?s>|\[/?INST\]|<(?:begin|end)_of_[a-z_]{2,20}>"
@@ -34,8 +33,7 @@ def line_ends(text: str) -> str:
         return new
     for width in (4, 8):
         spaced = _expand(new, width)
-        tree, before = parse(spaced), parse(new)
-        if tree is not None and (before is None or ast.dump(tree) == ast.dump(before)):
+        if (after := meaning(spaced)) is not None and meaning(new) in (None, after):
             return spaced
     return new
 

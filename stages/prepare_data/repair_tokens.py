@@ -75,6 +75,13 @@ def parse(text: str) -> ast.Module | None:
         return None
 
 
+@functools.lru_cache(maxsize=2)  # a step and the driver compare the same two programs
+def meaning(text: str) -> str | None:
+    """The tree as text, equal for programs that mean the same; None when the text is not Python."""
+    tree = parse(text)
+    return None if tree is None else ast.dump(tree)
+
+
 Edit = tuple[int, int, str]
 
 
