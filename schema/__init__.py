@@ -31,7 +31,8 @@ from schema._identity import (
     share,
 )
 from schema._ledger import audit, file_facts, write_ledger
-from schema._near import FIELDS, Bridge, Finder, Link, Marked, Marker, Marks, MarkWriter, links, marks, sides
+from schema._marks import FIELDS, Marked, Marker, Marks, MarkWriter
+from schema._near import Bridge, Finder, Link, links, marks, sides
 from schema._normal import code_fingerprint
 from schema._options import dotenv, stacked, take_dotenv, verbosity
 from schema._record import SCHEMA_FILE, Fault, Record, canonical, encode, problem, sha256

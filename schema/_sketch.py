@@ -8,7 +8,6 @@ common. The share of equal bins tells those apart, and the runs themselves are c
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from schema._tokens import LINE
@@ -81,9 +80,11 @@ def signs(bins: Array) -> Array:
     return bins.astype(numpy.uint8)
 
 
-def least_agreement(near: float, count: int) -> float:
-    """The share of bins below which a program of so many runs is not as near: five standard deviations are not met."""
-    return near - 5 * math.sqrt(near * (1 - near) / max(1, min(count, BINS)))
+def least_agreement(near: float, counts: Array) -> Array:
+    """The share of bins below which programs of so many runs are not as near: five standard deviations are not met."""
+    import numpy
+
+    return near - 5 * numpy.sqrt(near * (1 - near) / numpy.clip(counts, 1, BINS))
 
 
 def _fill(bins: Array) -> Array:

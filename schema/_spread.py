@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schema._near import FIELDS, Marked, Marker, Marks, MarkWriter
+from schema._marks import FIELDS, Marked, Marker, Marks, MarkWriter
 from schema._record import Record
 
 if TYPE_CHECKING:

@@ -191,3 +191,16 @@ def test_a_copy_is_found_in_a_large_family_of_programs_that_are_much_alike():
     found = schema.links(rows, near=0.8)
     assert not any(found[:200])
     assert [number for number in range(200) if number not in [link.earlier for link in found[200 + number]]] == []
+
+
+@pytest.mark.parametrize("lines", [60, 12])
+def test_a_glance_at_the_sketches_loses_nobody_who_is_near(lines):
+    base = [f"x{number} = f{number % 7}({number}, [{number * 3}])" for number in range(lines)]
+    programs = ["\n".join([*(f"y = g({k}, {n})" for n in range(k)), *base[k:]]) + "\n" for k in range(lines)]
+    found = schema.marks(record(number, code=code) for number, code in enumerate(programs))
+    pairs = [(one, other) for one in range(lines) for other in range(one)]
+    alike = found.may_be_near(*map(list, zip(*pairs, strict=True))).tolist()
+    near = [found.similarity(*pair) >= 0.7 for pair in pairs]
+    assert near.count(True) >= 4
+    assert [pair for pair, glance, true in zip(pairs, alike, near, strict=True) if true and not glance] == []
+    assert lines < 60 or alike.count(True) < len(pairs) / 2
