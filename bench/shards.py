@@ -7,8 +7,9 @@ and two worker nodes that run here as processes of their own. Printed are the CP
 the cluster's included, their peak memory (the sum of what they have for themselves), and whether the bytes are equal.
 
 With `node-lost` the processes of one node are killed at once while a task runs on it: in the shuffle of prepare, and
-when half of the shards of filter are there. With `head-lost` those of all nodes are, at the same moment; then the same
-command runs again on a new cluster.
+when half of the shards of filter are there. With `head-lost` those of the head are, when half of the shards are read
+or written; when the run has noticed, the same command runs again on a new cluster. With `--folder` the corpus and the
+outputs stay, and a further call of this script compares with what is there.
 """
 
 from __future__ import annotations
@@ -74,7 +75,10 @@ class Watch(threading.Thread):
         self.look()
         self.over.set()
         self.join()
-        return sum(self.cpu.values()), self.peak / 1e6
+        return self.spent(), self.peak / 1e6
+
+    def spent(self) -> float:
+        return sum(self.cpu.values())
 
 
 def own_memory(place: Path) -> int:
@@ -192,21 +196,26 @@ def measure(stage: str, engine: str, folder: Path) -> dict[str, object]:
 
 
 def on_cluster(command: list[str], folder: Path, env: dict[str, str], watch: Watch, case: tuple[str, str]) -> None:
-    stage, engine = case
+    engine, out = case[1], folder / "-".join(case)
     cluster = Cluster(env)
     try:
         running = begin([*command, "--engine", "ray", "--address", cluster.address], folder, env)
         if engine == "node-lost":
-            wait_for_middle(stage, folder / f"{stage}-{engine}", cluster, running)
+            wait_for_middle(case, out, cluster, running)
             watch.look()
             kill(cluster.nodes[:1])
         if engine == "head-lost":
-            wait_for_middle(stage, folder / f"{stage}-{engine}", cluster, running)
+            wait_for_middle(case, out, cluster, running)
             watch.look()
-            kill([*cluster.nodes, cluster.head])
+            lost = time.monotonic()
+            kill([cluster.head])
             running.wait()
-            told = (folder / "log").read_text().strip().splitlines()[-1]
-            print(json.dumps({"exit": running.returncode, "told": told}), flush=True)
+            time.sleep(1)  # until the last words are there
+            told = ((folder / "log").read_text().strip().splitlines() or [""])[-1]
+            facts = {"exit": running.returncode, "told": told, "noticed_after_s": round(time.monotonic() - lost, 1)}
+            watch.look()
+            print(json.dumps(facts | {"cpu_s_so_far": round(watch.spent(), 1)}), flush=True)
+            kill(cluster.nodes)
             cluster = Cluster(env)
             running = begin([*command, "--engine", "ray", "--address", cluster.address], folder, env)
         end(running, folder)
@@ -215,13 +224,21 @@ def on_cluster(command: list[str], folder: Path, env: dict[str, str], watch: Wat
         cluster.stop()
 
 
-def wait_for_middle(stage: str, out: Path, cluster: Cluster, running: subprocess.Popen[bytes]) -> None:
-    """Until half of the shards are written, or, where a set is written at once, all is read and the shuffle runs."""
+def wait_for_middle(case: tuple[str, str], out: Path, cluster: Cluster, running: subprocess.Popen[bytes]) -> None:
+    """Until half of the shards are written, or read where a set is written at once; or until the shuffle runs."""
     log, half = out.parent / "log", sum(1 for _ in (out.parent / "rows").glob("*.jsonl")) // 2
-    while not (b"mine: " in log.read_bytes() if stage == "prepare" else sum(1 for _ in out.glob("*.jsonl")) >= half):
+    read, written = out.parent.glob, out.glob
+
+    def is_there() -> bool:
+        if case == ("prepare", "node-lost"):
+            return b"mine: " in log.read_bytes()
+        found = read(f".{out.name}.read/*/answer.json") if case[0] == "prepare" else written("*.jsonl")
+        return sum(1 for _ in found) >= half
+
+    while not is_there():
         assert running.poll() is None, log.read_text()
         time.sleep(0.05)
-    while not is_at_work(cluster.nodes[0]):
+    while case[1] == "node-lost" and not is_at_work(cluster.nodes[0]):
         assert running.poll() is None
         time.sleep(0.02)
 
@@ -245,6 +262,17 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def make_rows(folder: Path, records: int, shards: int) -> None:
+    if (folder / "rows").exists():
+        return
+    folder.mkdir(exist_ok=True)
+    make_corpus(folder / "corpus.jsonl", records, seed=7)
+    command = [sys.executable, "-m", "schema", "reshard", "corpus.jsonl", "rows", "--shards", str(shards)]
+    subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
+    (folder / "corpus.jsonl").unlink()
+    (folder / "sources.yaml").write_text("mine:\n  type: local\n  path: rows\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=20_000)
@@ -252,23 +280,20 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=list(STAGES))
     engines = ["local", "ray", "node-lost", "head-lost"]
     parser.add_argument("--engines", nargs="+", default=engines[:2], choices=engines)
+    parser.add_argument("--folder", type=Path, help="where the corpus and the outputs stay")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        make_corpus(folder / "corpus.jsonl", asked.records, seed=7)
-        command = [sys.executable, "-m", "schema", "reshard", "corpus.jsonl", "rows", "--shards", str(asked.shards)]
-        subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
-        (folder / "corpus.jsonl").unlink()
-        (folder / "sources.yaml").write_text("mine:\n  type: local\n  path: rows\n")
+        folder = (asked.folder or Path(name)).absolute()
+        make_rows(folder, asked.records, asked.shards)
         for stage in asked.stages:
-            first = None
             for engine in asked.engines:
                 told = measure(stage, engine, folder)
-                first = first or contents(told["out"])
                 line = {"stage": stage, "engine": engine, "records": asked.records, "shards": asked.shards}
                 line |= {"cpu_s": round(told["cpu"], 1), "us_each": round(told["cpu"] / asked.records * 1e6)}
                 line |= {"peak_mb": round(told["peak"]), "wall_s": round(told["wall"], 1)}
-                print(json.dumps(line | {"same_bytes": contents(told["out"]) == first}), flush=True)
+                others = [other for other in sorted(folder.glob(f"{stage}-*")) if other != told["out"]]
+                same = all(contents(other) == contents(told["out"]) for other in others[:1])
+                print(json.dumps(line | {"same_bytes": same if others else None}), flush=True)
 
 
 if __name__ == "__main__":

@@ -155,6 +155,7 @@ def _names_before(folder: str) -> set[str]:
 
 def _remove_shard(folder: str, name: str) -> None:
     inside = _storage.join(folder, name)
+    _storage.remove(_storage.join(folder, f"{stem(name)}.receipts.jsonl"))
     if _storage.is_folder(inside):
         for file in _storage.names(inside):
             _storage.remove(_storage.join(inside, file))

@@ -10,11 +10,12 @@ import logging
 import os
 import shutil
 import socket
+import subprocess
 import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +31,7 @@ _WINDOW = 512  # tasks that wait in the cluster: enough for any, and few enough 
 _RETRIES = 20  # of a task whose node was lost
 _PATIENCE = 120.0  # seconds until the process of a lost node has let go of its output
 _NODES = 300.0  # seconds until a first node must be there
+_GOES_ON = "the same command goes on with what is not finished"
 _CODE = ("schema", "stages", "extractors")
 
 
@@ -38,19 +40,34 @@ def each_on_ray(address: str, workers: int, work: Callable[[T], R], tasks: Seque
     ray = connect(address, workers)
     waiting: deque[Any] = deque()
     try:
-        shared = ray.put(work)  # it may hold much, and travels once to each node
-        do = ray.remote(num_cpus=1, max_retries=_RETRIES)(_do)
-        for task in tasks:
-            waiting.append(do.remote(shared, task, str(Path.cwd())))
-            if len(waiting) > _WINDOW:
+        with _last_words(address):
+            shared = ray.put(work)  # it may hold much, and travels once to each node
+            do = ray.remote(num_cpus=1, max_retries=_RETRIES)(_do)
+            for task in tasks:
+                waiting.append(do.remote(shared, task, str(Path.cwd())))
+                if len(waiting) > _WINDOW:
+                    yield ray.get(waiting.popleft())
+            while waiting:
                 yield ray.get(waiting.popleft())
-        while waiting:
-            yield ray.get(waiting.popleft())
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
     except ray.exceptions.RayError as error:
         message = " ".join(str(error).split())[:300]
-        raise Failure(f"Ray at {address}: {message}; the same command goes on with what is not finished") from None
+        raise Failure(f"Ray at {address}: {message}; {_GOES_ON}") from None
+
+
+@contextmanager
+def _last_words(address: str) -> Iterator[None]:
+    """Ray ends this process without a word when the head, or the node here, is lost: a shell says it then."""
+    message = f"Error: Ray at {address}: the cluster, or this process, was ended; {_GOES_ON}"
+    with subprocess.Popen(
+        ["sh", "-c", 'read end || echo "$0" >&2', message], stdin=subprocess.PIPE, bufsize=0
+    ) as shell:
+        try:
+            yield
+        finally:
+            with suppress(BrokenPipeError):  # Ctrl-C has ended the shell, too
+                os.write(shell.stdin.fileno(), b"well\n")  # type: ignore[union-attr]
 
 
 def _do(work: Callable[[T], R], task: T, folder: str) -> R:
@@ -92,7 +109,8 @@ def connect(address: str, workers: int = 1) -> Any:
                 **alone,
             )
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise Failure(f"--address {address}: no Ray cluster: {' '.join(str(error).split())}") from None
+            message = " ".join(str(error).split())
+            raise Failure(f"--address {address}: no Ray cluster: {message}; does it want RAY_AUTH_TOKEN?") from None
     _wait_for_processors(ray, address)
     return ray
 

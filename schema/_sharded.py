@@ -32,7 +32,9 @@ from schema._lines import rows
 from schema._manifest import Entry, commit, entry_of, open_set
 from schema._record import Fault, Record, canonical
 from schema._shards import set_name, shards_of, stem
-from schema._stage import Files, Run, Setting, Work, options_told, run_file
+from schema._stage import Attach, Files, Run, Setting, Work, options_told, run_file
+
+_MOST_OPEN = 16  # shards in work in one process: each has up to eight files open, and a process may have 256
 
 
 class Task(NamedTuple):
@@ -53,9 +55,9 @@ class Task(NamedTuple):
 class SetRun(Run):
     """A run over shards; what it is told of a record goes to the run of the shard that the record came from."""
 
-    def __init__(self, setting: Setting, contract: Contract, tasks: list[Task]):
+    def __init__(self, setting: Setting, contract: Contract, tasks: list[Task], attach: Attach):
         super().__init__(setting, contract, Files({}, Sink("-", len), None))
-        self.tasks = tasks
+        self.tasks, self.attach = tasks, attach
         self.entries: list[Entry] = []
         self._open: list[_Opened] = []
 
@@ -74,8 +76,9 @@ class SetRun(Run):
             if entry := finished(task):
                 self._settle_read()
                 self._note(entry)
+                self.finished.append(task.contract)
                 continue
-            opened = _Opened(task)
+            opened = _Opened(task, self.attach)
             self._open.append(opened)
             yield from opened.run.records()
             opened.is_read = True
@@ -98,6 +101,12 @@ class SetRun(Run):
     def reject(self, record: Record, fault: Fault) -> None:
         self._run_of(record).reject(record, fault)
         self._settle_read()
+
+    def attached(self, record: Record) -> Any:
+        return self._run_of(record).attachment
+
+    def is_crowded(self) -> bool:
+        return len(self._open) > _MOST_OPEN
 
     def totals(self) -> dict[str, int]:
         return {name: self.counts[name] for name in dict.fromkeys(("in", "kept", "rejected", "merged", *self.counts))}
@@ -125,9 +134,9 @@ class SetRun(Run):
 class _Opened:
     """A shard in work in this process."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, attach: Attach) -> None:
         self.task, self.is_read, self._stack = task, False, ExitStack()
-        opening = run_file(task.setting, task.contract, task.parts, task.depends)
+        opening = run_file(task.setting, task.contract, task.parts, task.depends, attach)
         self.run = self._stack.enter_context(opening)
 
     def is_settled(self) -> bool:
@@ -150,13 +159,14 @@ def run_set(
     *,
     depends: Mapping[str, str],
     again: Collection[str],
+    attach: Attach,
 ) -> Iterator[SetRun]:
     """Work on the shards that are not finished; the manifest comes last."""
     setting = Setting(stage, set_name(contract.input), contract.where, params)
     shards = _limited(shards_of(contract.input), contract, setting)
     alone = [_of_shard(contract, shard, limit, bool(parts)) for shard, limit in shards]
     tasks = [Task(setting, one, tuple(parts), depends.get(one.input, ""), frozenset(again)) for one in alone]
-    current = SetRun(setting, contract, tasks)
+    current = SetRun(setting, contract, tasks, attach)
     with lock(Path(_storage.join(contract.output, "shards"))):
         open_set(contract.output, stage)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
@@ -29,6 +29,7 @@ from schema._storage import at_hand, is_remote
 _BATCH = 64  # rows that travel to a worker together: enough to hide the cost of the journey, little enough to stay flat
 
 Work = Callable[[Record], Record | Fault]
+Attach = Callable[["Run"], AbstractContextManager[Any]]
 
 
 class Outcome(NamedTuple):
@@ -107,6 +108,8 @@ class Run:
         self.note: Callable[[], str] = str  # what the progress bar says besides the number of rows
         self.missing: list[str] = []
         self.made: Counter[str] = Counter()  # rows by the file they went to
+        self.finished: list[Contract] = []  # the shards that an earlier run has made
+        self.attachment: Any = None
         self._received: dict[str, deque[tuple[str, int]]] = {}
 
     def map(self, work: Work) -> None:
@@ -163,6 +166,14 @@ class Run:
     def reject(self, record: Record, fault: Fault) -> None:
         """Write a record that came from `records` to the rejects file."""
         self._settle(self.setting.rejected(record, fault, self._came_as(record)[1]))
+
+    def attached(self, record: Record) -> Any:
+        """What was opened for the file, or for the shard, that a record came from which is not yet kept or rejected."""
+        return self.attachment
+
+    def is_crowded(self) -> bool:
+        """Whether rows should be kept or rejected before more are asked for: so many files are open."""
+        return False
 
     def pending(self, message: str) -> None:
         """Something is still missing: the output is written and the exit code is 3."""
@@ -227,6 +238,7 @@ def run(
     parts: Sequence[str] = (),
     depends: Mapping[str, str] | None = None,
     again: Collection[str] = (),
+    attach: Attach = nullcontext,
 ) -> Iterator[Run]:
     """Open the files of one run and commit them together when the block ends well.
 
@@ -234,15 +246,17 @@ def run(
     folder that gets a file of each of these names, and every row is made by `Run.make`.
     Of a set of shards those that are finished are left out. `depends` has a mark for each shard, by its absolute name,
     that changes when something else shapes its result; `again` are reasons of rejects that the next run tries again.
+    `attach` opens something for the run of the file, or of each shard, that ends just before its files are committed.
     """
     if is_set(contract.input):
         from schema._sharded import run_set
 
         opening: AbstractContextManager[Run] = run_set(
-            stage, contract, params, parts, depends=depends or {}, again=again
+            stage, contract, params, parts, depends=depends or {}, again=again, attach=attach
         )
     else:
-        opening = run_file(Setting(stage, source_name(contract.input), contract.where, params), contract, parts)
+        setting = Setting(stage, source_name(contract.input), contract.where, params)
+        opening = run_file(setting, contract, parts, attach=attach)
     with opening as current:
         yield current
     _say_what_happened(current)
@@ -256,7 +270,13 @@ def rehearsal(contract: Contract) -> Run:
 
 
 @contextmanager
-def run_file(setting: Setting, contract: Contract, parts: Sequence[str] = (), depends: str = "") -> Iterator[Run]:
+def run_file(
+    setting: Setting,
+    contract: Contract,
+    parts: Sequence[str] = (),
+    depends: str = "",
+    attach: Attach = nullcontext,
+) -> Iterator[Run]:
     """The part of a run that is about one file, or about one shard of a set."""
     near = Path(contract.output) if parts else Path(contract.output).parent
     near = near if is_remote(near) else near.absolute()
@@ -267,7 +287,8 @@ def run_file(setting: Setting, contract: Contract, parts: Sequence[str] = (), de
         current = Run(setting, contract, files)
         if depends:
             current.extra["depends"] = depends
-        yield current
+        with attach(current) as current.attachment:
+            yield current
         if files.ledger is not None:
             for sink in (*files.rows.values(), files.rejects):
                 sink.close()

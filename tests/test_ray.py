@@ -203,7 +203,11 @@ def test_after_the_head_was_killed_the_same_command_goes_on(tmp_path, cluster):
     running = begin_on_ray(cluster, *FILTER, "--input", "rows", "--output", "there", cwd=tmp_path)
     wait_until(lambda: (tmp_path / "there" / "part-1.jsonl").exists(), running)
     cluster.close()
-    assert running.wait(PATIENT) != 0
+    assert running.wait(PATIENT) == 1
+    deadline = time.monotonic() + 30
+    while "Error: Ray at " not in (tmp_path / "log").read_text():  # a shell says it when the process is gone
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     assert not (tmp_path / "there" / "manifest.json").exists()
     again = Cluster(tmp_path)
     try:

@@ -423,13 +423,86 @@ def test_answers_for_shards_are_those_for_one_file_and_paid_once(tmp_path):
         ask("rows.jsonl", "one.jsonl")
         assert len(server.log) == asked  # the answers are in the cache
         assert joined(tmp_path / "out") == (tmp_path / "one.jsonl").read_bytes()
-        assert len(read_rows(tmp_path / "out" / "receipts.jsonl")) == len(read_rows(tmp_path / "one.receipts.jsonl"))
+        beside = [line for shard in paid_in(tmp_path / "out").values() for line in shard]
+        assert [line["id"] for line in beside] == [line["id"] for line in read_rows(tmp_path / "one.receipts.jsonl")]
         run_script("schema", "audit", "out", cwd=tmp_path, check=0)
         (tmp_path / "out" / "part-1.jsonl").unlink()
         assert "3 of 4 shards were finished before" in ask("rows", "out").err
         assert joined(tmp_path / "out") == (tmp_path / "one.jsonl").read_bytes()
         assert "40 rows" in ask("rows", "none", "--dry-run").out
         assert not (tmp_path / "none").exists()
+
+
+def paid_in(folder):
+    """All receipts beside the shards of a folder, shard by shard."""
+    return {path.name: read_rows(path) for path in sorted(folder.glob("*.receipts.jsonl"))}
+
+
+def test_what_shards_cost_that_were_finished_before_a_kill_stands_on_their_receipts(tmp_path, server):
+    from test_llm_engine import needy, slowly
+
+    server.plan = slowly(0.02)
+    cut(tmp_path / "rows", [needy(number) for number in range(60)], count=6)
+    script, *words = ["prepare_data_with_llm.py", "generate-descriptions", "--llm", "openai", "--price", "1000,1000"]
+    words += ["--base-url", server.url("openai"), "--concurrency", "2", "--input", "rows", "--output", "out"]
+    env = {"OPENAI_API_KEY": "sk-test"}
+    for shard in ("part-1.jsonl", "part-3.jsonl"):
+        command = [sys.executable, str(ROOT / script), *words]
+        running = subprocess.Popen(command, cwd=tmp_path, env=CLEAN | env | {"HOME": str(tmp_path)})
+        wait_until((tmp_path / "out" / shard).exists, running)
+        running.kill()
+        running.wait()
+    done = run_script(script, *words, cwd=tmp_path, check=0, env=env)
+    assert int(re.search(r"(\d) of 6 shards were finished before", done.err)[1]) >= 4
+    receipts = paid_in(tmp_path / "out")
+    assert [len(lines) for lines in receipts.values()] == [10] * 6
+    lines = [line for shard in receipts.values() for line in shard]
+    assert min(line["calls"] for line in lines) == 1, "each row was paid for, whichever run has paid"
+    asked = sum(line["calls"] for line in lines)
+    assert len(server.billed) - 4 <= asked <= len(server.billed), "all but what broke off with a run"
+    told = {"calls": asked, "input_tokens": asked * 100, "output_tokens": asked * 20, "usd": asked * 0.12}
+    facts = manifest(tmp_path / "out")["extra"]
+    assert facts["receipts"] == pytest.approx(told | {"cached_tokens": 0, "lost": 0})
+    assert facts["llm"]["calls"] < asked
+    assert facts["llm"]["usd"] + facts["llm"]["usd_earlier"] == pytest.approx(told["usd"])
+    run_script("report.py", "out", "--output", "report.html", cwd=tmp_path, check=0)
+    assert f"${told['usd']:,.4f} in all" in (tmp_path / "report.html").read_text()
+    again = run_script(script, *words, cwd=tmp_path, check=0, env=env)
+    assert "6 of 6 shards were finished before" in again.err
+    assert manifest(tmp_path / "out")["extra"]["receipts"] == facts["receipts"]
+    words[-1] = "other"
+    run_script(script, *words, cwd=tmp_path, check=0, env=env)
+    assert not any(line["calls"] for shard in paid_in(tmp_path / "other").values() for line in shard), "one receipt"
+
+
+def test_a_shard_that_is_made_again_and_one_that_is_gone_take_their_receipts_along(tmp_path, server):
+    from test_llm_engine import needy
+
+    cut(tmp_path / "rows", [needy(number) for number in range(24)])
+    script, *words = ["prepare_data_with_llm.py", "generate-descriptions", "--llm", "openai", "--price", "1000,1000"]
+    words += ["--base-url", server.url("openai"), "--input", "rows", "--output", "out"]
+    env = {"OPENAI_API_KEY": "sk-test"}
+    run_script(script, *words, cwd=tmp_path, check=0, env=env)
+    before = paid_in(tmp_path / "out")
+    assert sum(line["calls"] for shard in before.values() for line in shard) == 24
+    (tmp_path / "out" / "part-1.jsonl").unlink()
+    run_script(script, *words, cwd=tmp_path, check=0, env=env)
+    assert paid_in(tmp_path / "out") == before
+    (tmp_path / "rows" / "part-3.jsonl").unlink()
+    run_script(script, *words, cwd=tmp_path, check=0, env=env)
+    assert paid_in(tmp_path / "out") == {name: before[name] for name in list(before)[:3]}
+
+
+def test_many_small_shards_do_not_need_many_open_files(tmp_path, server):
+    from test_llm_engine import needy, slowly
+
+    server.plan = slowly(0.01)
+    cut(tmp_path / "rows", [needy(number) for number in range(120)], count=120)
+    words = ["generate-descriptions", "--llm", "openai", "--base-url", server.url("openai"), "--concurrency", "64"]
+    command = [sys.executable, str(ROOT / "prepare_data_with_llm.py"), *words, "--input", "rows", "--output", "out"]
+    env = CLEAN | {"OPENAI_API_KEY": "sk-test", "HOME": str(tmp_path)}
+    subprocess.run(["sh", "-c", 'ulimit -n 256; exec "$@"', "sh", *command], cwd=tmp_path, env=env, check=True)
+    assert manifest(tmp_path / "out")["counts"]["kept"] == 120
 
 
 def test_a_shard_whose_rows_got_no_answer_is_not_finished(tmp_path):

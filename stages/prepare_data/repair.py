@@ -127,7 +127,9 @@ def _harms(before: str, after: str, keeps: str) -> bool:
 
 def _shape(text: str) -> str:
     """The same as `meaning`, with all texts equal."""
-    return ast.dump(_Blank().visit(copy.deepcopy(parse(text))))  # parsed trees are shared
+    tree = parse(text)
+    assert tree
+    return ast.dump(_Blank().visit(copy.deepcopy(tree)))  # parsed trees are shared
 
 
 class _Blank(ast.NodeTransformer):

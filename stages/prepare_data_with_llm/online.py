@@ -25,7 +25,7 @@ from stages.prepare_data_with_llm.money import Price, dollars, price_of
 from stages.prepare_data_with_llm.outcomes import told
 from stages.prepare_data_with_llm.providers import Fatal, Unstructured, connect
 from stages.prepare_data_with_llm.questions import Question, Request, Task
-from stages.prepare_data_with_llm.receipts import Receipts, receipts_of
+from stages.prepare_data_with_llm.receipts import Receipts, amounts, receipts_of
 from stages.prepare_data_with_llm.replay import MISSING, Recorded, Replaying, load, recorded
 from stages.prepare_data_with_llm.service import Service
 
@@ -74,9 +74,9 @@ def perform(
         if service.batch:
             ask_by_batch(contract, task, engine)
         engine.in_batches = keys_under_way(service.cache_dir)
-        opened = schema.run(stage, contract, params=params, parts=parts, again=OPEN)
-        with opened as run, receipts_of(contract, receipts) as put:
-            ask(run, task, engine, put)
+        beside = functools.partial(receipts_of, receipts=receipts, is_priced=price is not None)
+        with schema.run(stage, contract, params=params, parts=parts, again=OPEN, attach=beside) as run:
+            ask(run, task, engine)
 
 
 def ask_by_batch(contract: Contract, task: Task, engine: Engine) -> None:
@@ -159,13 +159,13 @@ class Waiting:
         return not isinstance(self.result, asyncio.Task) or self.result.done()
 
 
-def ask(run: schema.Run, task: Task, engine: Engine, put: Callable[[bytes], Any]) -> None:
+def ask(run: schema.Run, task: Task, engine: Engine) -> None:
     """Answer the rows of a run; what can not go on is one line, and everything answered so far is kept."""
     service = engine.service
     gc.set_threshold(20_000)  # a row makes thousands of objects and no cycles; to look for them costs 7 % of a call
     run.note = progress_of(run, engine)
     try:
-        asyncio.run(ask_all(run, task, engine, put))
+        asyncio.run(ask_all(run, task, engine))
     except Fatal as error:
         raise schema.Failure(f"{service.author} at {service.host}: {error}; {KEPT}") from None
     except KeyboardInterrupt:
@@ -174,8 +174,10 @@ def ask(run: schema.Run, task: Task, engine: Engine, put: Callable[[bytes], Any]
     schema.log(f"{told(engine.counts)}; {cost(engine)}")
     run.extra["llm"] = {"author": service.author, "host": service.host, **dict(sorted(engine.counts.items()))}
     run.extra["llm"] |= {"usd": engine.price and round(engine.purse.spent, 6), "price": source_of(engine.price)}
+    engine.receipts.add_finished(shard.output for shard in run.finished)
     if engine.receipts.taken_over:
-        run.extra["llm"]["usd_earlier"] = round(engine.receipts.taken_over, 6)  # by runs that wrote no receipts
+        run.extra["llm"]["usd_earlier"] = round(engine.receipts.taken_over, 6)  # paid by other runs
+    run.extra["receipts"] = amounts(engine.receipts.total, engine.price is not None)
     for reason, message in OPEN.items():
         if count := run.reasons[reason]:
             run.pending(message.format(count, dollars(engine.purse.spent), service.max_usd))
@@ -208,7 +210,7 @@ def source_of(price: Price | None) -> str:
     return price.source if price else "unknown"
 
 
-async def ask_all(run: schema.Run, task: Task, engine: Engine, put: Callable[[bytes], Any]) -> None:
+async def ask_all(run: schema.Run, task: Task, engine: Engine) -> None:
     """Rows enter as long as there are free calls, and leave in their order."""
     window = max(LEAST_WINDOW, ROUNDS * engine.service.concurrency)
     waiting: deque[Waiting] = deque()
@@ -217,10 +219,10 @@ async def ask_all(run: schema.Run, task: Task, engine: Engine, put: Callable[[by
             waiting.append(await enter(record, task, engine))
             if position % BREATH == 0:
                 await asyncio.sleep(0)
-            while waiting and (waiting[0].is_ready() or len(waiting) > window):
-                await leave(waiting.popleft(), run, task, engine, put)
+            while waiting and (waiting[0].is_ready() or len(waiting) > window or run.is_crowded()):
+                await leave(waiting.popleft(), run, task, engine)
         while waiting:
-            await leave(waiting.popleft(), run, task, engine, put)
+            await leave(waiting.popleft(), run, task, engine)
     finally:
         await engine.close()
 
@@ -238,12 +240,12 @@ async def enter(record: Record, task: Task, engine: Engine) -> Waiting:
     return Waiting(record, result, asked.request.key, asked.note)
 
 
-async def leave(row: Waiting, run: schema.Run, task: Task, engine: Engine, put: Callable[[bytes], Any]) -> None:
+async def leave(row: Waiting, run: schema.Run, task: Task, engine: Engine) -> None:
     # Shielded: Ctrl-C while this row is waited for must not drop a call that is paid for.
     result = await asyncio.shield(row.result) if isinstance(row.result, asyncio.Task) else row.result
     await engine.check()
     if row.key:
-        put(engine.receipts.of(row.record, row.key, engine.price is not None))
+        run.attached(row.record).put(row.record, row.key)
     if isinstance(result, Fault):
         run.reject(row.record, result)
     else:

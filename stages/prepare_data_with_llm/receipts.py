@@ -3,20 +3,21 @@
 A payment is noted in the cache folder as soon as it is known, under the name of its run. When the receipts of a run
 stand in their file, its notes are gone; the notes of a run that was killed, and of `collect`, go to the next run that
 uses the answers. So every payment is on one receipt, whoever made it. A run that writes an output once more takes over
-the receipts that lie beside it: they say what the rows have cost, whichever run has paid.
+the receipts that lie beside it: they say what the rows have cost, whichever run has paid. Each shard has receipts of
+its own, which are there when it is: a run that goes on adds up those of the shards that were finished before.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import schema
-from schema import Contract, Record
+from schema import Record
 from stages.prepare_data_with_llm.leases import Leases
 from stages.prepare_data_with_llm.money import Bill
 
@@ -40,6 +41,7 @@ class Receipts:
         self.earlier = {key: Bill(*amounts) for key, *amounts in rows.fetchall()}
         self.bills: defaultdict[str, Bill] = defaultdict(Bill)  # of this run
         self.taken_over = 0.0  # dollars that other runs have paid
+        self.total = NOTHING  # of all receipts beside the output
 
     def charge(self, key: str, bill: Bill) -> None:
         """Note a payment; its receipt is written when its row leaves."""
@@ -47,22 +49,13 @@ class Receipts:
         amounts = (bill.calls, bill.input, bill.output, bill.cached, bill.usd, bill.lost)
         self.base.execute("INSERT INTO payment VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (self.owner, key, *amounts))
 
-    def of(self, record: Record, key: str, is_priced: bool) -> bytes:
+    def of(self, key: str) -> Bill:
         """What one row cost: nothing where the answer was there, or where another row has paid for it."""
         earlier = self.earlier.pop(key, NOTHING)
         self.taken_over += earlier.usd
         paid = self.bills.pop(key, NOTHING).plus(earlier)
-        line = {
-            "id": record["metadata"]["id"],
-            "request": key,
-            "calls": paid.calls,
-            "lost": paid.lost,
-            "input_tokens": paid.input,
-            "output_tokens": paid.output,
-            "cached_tokens": paid.cached,
-            "usd": round(paid.usd, 9) if is_priced or not paid.calls else None,
-        }
-        return schema.canonical(line) + b"\n"
+        self.total = self.total.plus(paid)
+        return paid
 
     def take_over(self, lines: bytes) -> None:
         """Put what stands on the receipts of an earlier run on those of this one."""
@@ -70,34 +63,63 @@ class Receipts:
             if bill:
                 self.earlier[bill[0]] = self.earlier.get(bill[0], NOTHING).plus(bill[1])
 
-    def forget(self) -> None:
-        """All receipts are written, but for what nobody has used: that waits for the run that uses it."""
-        unused = json.dumps([*self.earlier, *self.bills])
+    def add_finished(self, outputs: Iterable[str]) -> None:
+        """Add what stands on the receipts of shards that an earlier run has finished."""
+        for path in map(path_beside, outputs):
+            for line in schema.read_bytes(path).splitlines() if schema.exists(path) else ():
+                bill = (paid_before(line) or ("", NOTHING))[1]
+                self.taken_over += bill.usd
+                self.total = self.total.plus(bill)
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """The receipts for these requests are written; what nobody has used waits for the run that uses it."""
+        gone = json.dumps([key for key in keys if key not in self.earlier and key not in self.bills])
         self.base.execute(
-            "DELETE FROM payment WHERE owner = ? AND key NOT IN (SELECT value FROM json_each(?))", (self.owner, unused)
+            "DELETE FROM payment WHERE owner = ? AND key IN (SELECT value FROM json_each(?))", (self.owner, gone)
         )
 
 
-@contextmanager
-def receipts_of(contract: Contract, receipts: Receipts) -> Iterator[Callable[[bytes], Any]]:
-    """Where the receipts of a run go: beside its output. Without such a file they wait for a run that has one.
+class Sheet:
+    """The receipts for the rows of one file, or of one shard."""
 
-    Those of shards stand in one file, which grows: a run that goes on where another one stopped asks for the rest.
-    """
-    if contract.output == "-":
-        yield lambda line: None
+    def __init__(self, receipts: Receipts, is_priced: bool, write: Callable[[bytes], Any]) -> None:
+        self.receipts, self.is_priced, self.write = receipts, is_priced, write
+        self.keys: list[str] = []
+        self.total = NOTHING
+
+    def put(self, record: Record, key: str) -> None:
+        paid = self.receipts.of(key)
+        line = {"id": record["metadata"]["id"], "request": key, **amounts(paid, self.is_priced)}
+        self.write(schema.canonical(line) + b"\n")
+        self.keys.append(key)
+        self.total = self.total.plus(paid)
+
+
+@contextmanager
+def receipts_of(run: schema.Run, receipts: Receipts, is_priced: bool) -> Iterator[Sheet]:
+    """Where the receipts for the rows of a run go: beside its output. If there is none, they wait for another run."""
+    output = run.contract.output
+    if output == "-":
+        yield Sheet(receipts, is_priced, len)
         return
-    is_set = schema.is_set(contract.input)
-    stem = str(schema.ledger_path(contract.output)).removesuffix(".ledger.json")
-    path = f"{contract.output.rstrip('/')}/receipts.jsonl" if is_set else f"{stem}.receipts.jsonl"
-    before = schema.read_bytes(path) if schema.exists(path) else b""
+    path = path_beside(output)
+    receipts.take_over(schema.read_bytes(path) if schema.exists(path) else b"")
     with schema.atomic(Path(path)) as file:
-        if is_set:
-            file.write(before)
-        else:
-            receipts.take_over(before)
-        yield file.write
-    receipts.forget()
+        sheet = Sheet(receipts, is_priced, file.write)
+        yield sheet
+        run.extra["receipts"] = amounts(sheet.total, is_priced)
+    receipts.forget(sheet.keys)
+
+
+def path_beside(output: str) -> str:
+    return str(schema.ledger_path(output)).removesuffix(".ledger.json") + ".receipts.jsonl"
+
+
+def amounts(bill: Bill, is_priced: bool) -> dict[str, Any]:
+    """A payment, in the words of a receipt."""
+    tokens = dict(zip(TOKENS, (bill.input, bill.output, bill.cached), strict=True))
+    usd = round(bill.usd, 9) if is_priced or not bill.calls else None
+    return {"calls": bill.calls, "lost": bill.lost, **tokens, "usd": usd}
 
 
 def paid_before(line: bytes) -> tuple[str, Bill] | None:

@@ -177,8 +177,8 @@ def _descriptions(steps: Sequence[Step], census: Census) -> Iterator[str]:
     yield f"{described:,} descriptions were written by a model or a program, {census.rewritten:,} of them anew."
     yield ""
     for step in steps:
-        told, author = step.ledger.extra.get("llm"), step.ledger.options.get("llm")
-        if isinstance(told, dict):
+        told, author = step.cost, step.ledger.options.get("llm")
+        if told:
             usd = told.get("usd")
             cost = "price unknown" if usd is None else f"${usd + told.get('usd_earlier', 0):.4f}"
             yield _author(step, told.get("author"), cost)

@@ -148,7 +148,7 @@ def quality(steps: Sequence[Step], census: Census) -> Section:
 def cost(steps: Sequence[Step]) -> Section:
     """What the ledgers of the LLM stages and their receipts say."""
     title = "Cost of the LLM"
-    asked = [(step, step.ledger.extra["llm"]) for step in steps if isinstance(step.ledger.extra.get("llm"), dict)]
+    asked = [(step, step.cost) for step in steps if step.cost]
     if not asked:
         offline = any(str(step.ledger.options.get("llm", "")).startswith("offline") for step in steps)
         said = (

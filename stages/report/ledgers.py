@@ -66,6 +66,14 @@ class Step:
         return {self.at(file): file for file in [*self.ledger.outputs, *self.ledger.files, *rejects]}
 
     @property
+    def cost(self) -> dict[str, Any] | None:
+        """What the answers of a model have cost; of a shard, the sum of its receipts."""
+        told = self.ledger.extra.get("llm")
+        if told is None and isinstance(told := self.ledger.extra.get("receipts"), dict):
+            told = {"author": self.ledger.options.get("llm", ""), **told}
+        return told if isinstance(told, dict) else None
+
+    @property
     def rejects(self) -> Path | None:
         return self.at(self.ledger.rejects) if self.ledger.rejects else None
 
