@@ -73,6 +73,10 @@ FAULTY_PROGRAMS = {
     "a name of another function": (scene("self.add(circle)\ndef f():\n    circle = Circle()"), "undefined_name"),
     "not asked for": (GOOD.replace("*", "Scene, Circle, RED"), "undefined_name"),
     "not in manim": (GOOD.replace("*", "Scene, Circle, RED, Create, Circel"), "undefined_name"),
+    "a global that nothing is assigned to": (
+        scene("self.add(box)\nhelper()") + "\ndef helper():\n    global box\n    print(box)\n",
+        "undefined_name",
+    ),
     "nothing to see": (scene("self.wait(2)\nself.camera.background_color = RED"), "no_mobject"),
     "unknown escape": (scene(r'self.add(MathTex("\epsilon"), Circle())'), "bad_escape"),
     "a form feed for TeX": (scene(r'self.add(MathTex("\frac{1}{2}"), Circle())'), "bad_escape"),
@@ -160,6 +164,15 @@ SOUND_PROGRAMS = {
     "a global of a function": (
         "from manim import *\n\ndef prepare():\n    global size\n    size = 2\n\n"
         "class A(Scene):\n    def construct(self):\n        prepare()\n        self.add(Circle(radius=size))\n"
+    ),
+    "a scene that a function binds": (
+        "from manim import *\n\ndef make():\n    global A\n\n    class A(Scene):\n"
+        "        def construct(self):\n            self.add(Circle())\n\nmake()\n"
+    ),
+    "a scene whose base a method binds": (
+        "from manim import *\n\nclass Maker:\n    def make(self):\n        global Base\n\n"
+        "        class Base(Scene):\n            def draw(self):\n                self.add(Circle())\n\n"
+        "Maker().make()\n\nclass A(Base):\n    def construct(self):\n        self.draw()\n"
     ),
     "names of every scope": scene(
         "import random\nfor i, (a, b) in enumerate([(1, 2)]):\n    f = lambda x, *y, **z: x + i\n"

@@ -297,6 +297,11 @@ def test_nothing_of_a_hostile_program_reaches_the_outside(attacked, user):
 # --- verdicts ---------------------------------------------------------------------------------------------------------
 ENDS = {
     "a picture": (program("self.add(Circle())"), "ok"),
+    "a scene that a function binds": (
+        "from manim import *\n\n\ndef make():\n    global A\n\n    class A(Scene):\n"
+        "        def construct(self):\n            self.add(Circle())\n\n\nmake()\n",
+        "ok",
+    ),
     "a module that is not there": (program("self.add(Circle())", "import no_such_module"), "missing_module"),
     "a name that a module does not have": (program("self.add(Circle())", "from math import no_such_name"), "import"),
     "a name that Manim does not have": ("from manim import Scene, NoSuchThing\n" + program(LEAVE), "api"),

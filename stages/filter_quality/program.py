@@ -44,7 +44,7 @@ _STANDARD = {"math", "cmath", "random", "itertools", "functools", "typing", "col
 
 
 class ClassFacts(NamedTuple):
-    """A class at the top of the program; `bases` are the last parts of their dotted names."""
+    """A class that all of the program knows; `bases` are the last parts of their dotted names."""
 
     name: str
     bases: list[str]
@@ -100,7 +100,16 @@ class Program:
     def classes(self) -> dict[str, ClassFacts]:
         lines = _NEWLINE.split(self.code) if "\r" in self.code else self.code.split("\n")
         classes = [scope for scope in self.scopes.children if scope.type == _symtable.TYPE_CLASS]
+        if "global" in self.code:
+            classes = sorted([*classes, *self._classes_of_functions()], key=lambda scope: scope.lineno)
         return {scope.name: ClassFacts(scope.name, self._bases(scope, lines), scope) for scope in classes}
+
+    def _classes_of_functions(self) -> Iterator[Any]:
+        """The classes that functions bind for the whole program: `global Example`."""
+        for scope in self.all_scopes[1:]:
+            for child in scope.children:
+                if child.type == _symtable.TYPE_CLASS and scope.symbols.get(child.name, 0) & _symtable.DEF_GLOBAL:
+                    yield child
 
     @cached_property
     def scenes(self) -> list[ClassFacts]:

@@ -24,9 +24,10 @@ _QUICKER = compile(Path(__file__).with_name("quicker.py").read_text("utf-8"), "q
 _MOST_SCENES = 5
 _TINY, _LEGIBLE = (214, 120), (854, 480)
 # The first statement of most programs. Carried out once, in the server, it costs a program no copies of the pages that
-# hold these 900 names; nor must it look at all of them to find its scenes.
+# hold these 900 names; nor must it look at all of them to find its scenes. It must where a word of it may bind what its
+# outermost lines do not name.
 _STAR = re.compile(r"((?:[ \t]*(?:#[^\n]*)?\n)*)from manim import \*(?=[ \t]*(?:#[^\n]*)?(?:\n|\Z))")
-_BINDS_UNSEEN = {"exec", "globals", "vars", "locals", "setattr", "__dict__"}
+_BINDS_UNSEEN = re.compile(r"\b(?:global|globals|exec|vars|locals|setattr|__dict__|modules)\b")
 _starred = types.ModuleType(MODULE)
 _ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")  # differs from run to run
 _MESSAGE = 300
@@ -123,7 +124,7 @@ def _import(code: str, folder: str) -> list[Any]:
     compiled = compile(found[1] + "pass" + code[found.end() :] if found else code, str(path), "exec", dont_inherit=True)
     bound = module.__dict__
     exec(compiled, bound)
-    if found and _BINDS_UNSEEN.isdisjoint(compiled.co_names):
+    if found and not _BINDS_UNSEEN.search(code):
         return [bound[name] for name in compiled.co_names if name in bound]
     return list(bound.values())
 
