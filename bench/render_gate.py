@@ -4,9 +4,9 @@
 
 Each scene of FILE (default: scenes of our own) is rendered by `manim render -s -ql`, a new process each time, and by
 one server of the gate at each level, in the same run. Printed are the CPU seconds of each way, all processes included,
-the ratio to the command line with and without the start of the server, and, for --agree N scenes, those of which a
-level says something else than a full film of the command line does. --input takes any record file whose rows name
-their scene.
+their mean and median for a scene, the ratio to the command line with and without the start of the server, and, for
+--agree N scenes, those of which a level says something else than a full film of the command line does. --input takes
+any record file whose rows name their scene.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -70,24 +71,26 @@ def by_command(program: dict[str, str], *options: str) -> tuple[float, bool]:
         return cpu_s() - start, done.returncode == 0
 
 
-def rendered(programs: list[dict[str, str]]) -> tuple[float, list[dict[str, str]]]:
-    """What those cost that the command line can render, and which they are.
+def rendered(programs: list[dict[str, str]]) -> tuple[list[float], list[dict[str, str]]]:
+    """What each of those costs that the command line can render, and which they are.
 
     The others (a formula where LaTeX is not installed) would make it look cheap: it gives up where the gate goes on.
     """
     each = [(*by_command(program, "-s"), program) for program in programs]
-    return sum(spent for spent, ok, _ in each if ok), [program for _, ok, program in each if ok]
+    return [spent for spent, ok, _ in each if ok], [program for _, ok, program in each if ok]
 
 
-def by_gate(programs: list[dict[str, str]], level: str) -> tuple[float, list[str]]:
-    """One server from its start to its end, and the class of every verdict."""
-    start, classes = cpu_s(), []
+def by_gate(programs: list[dict[str, str]], level: str) -> tuple[float, list[float], list[str]]:
+    """One server from its start to its end; the processor's time and the class of every verdict."""
+    start, each, classes = cpu_s(), list[float](), list[str]()
     with Pool(Wish(level, timeout=60, memory=4096, fix=False, frames=None, cache=None, unsafe=False), 1) as pool:
         for program in programs:
             row = {"description": "", "code": program["code"], "source": "", "metadata": {"scene": program["scene"]}}
+            before = pool.cpu_s
             said = pool.judge(row)
+            each.append(pool.cpu_s - before)
             classes.append("ok" if said["ok"] else said["error"]["class"])
-    return cpu_s() - start, classes
+    return cpu_s() - start, each, classes
 
 
 def main() -> None:
@@ -104,15 +107,17 @@ def main() -> None:
 
 def measure(programs: list[dict[str, str]]) -> None:
     wanted = len(programs)
-    first, programs = rendered(programs)
-    empty, _ = by_gate([], "check")
+    spent, programs = rendered(programs)
+    first, (empty, _, _) = sum(spent), by_gate([], "check")
     print(f"{wanted} scenes, {len(programs)} pass `manim -s -ql`; starting one server costs {empty:.1f} CPU-s")
-    print(f"{'way':<14}{'CPU-s':>8}{'per scene':>11}{'ratio':>8}{'without start':>15}{'pass':>6}")
-    print(f"{'manim -s -ql':<14}{first:>8.1f}{first / len(programs):>11.3f}{1:>8.1f}{'':>15}{len(programs):>6}")
+    print(f"{'way':<14}{'CPU-s':>8}{'per scene':>11}{'median':>8}{'ratio':>8}{'without start':>15}{'pass':>6}")
+    alone = f"{first / len(programs):>11.3f}{statistics.median(spent):>8.3f}{1:>8.1f}{'':>15}{len(programs):>6}"
+    print(f"{'manim -s -ql':<14}{first:>8.1f}{alone}", flush=True)
     for level in LEVELS:
-        cost, classes = by_gate(programs, level)
+        cost, each, classes = by_gate(programs, level)
         ratios = f"{first / cost:>8.1f}{first / max(cost - empty, 0.01):>15.1f}"
-        print(f"{level:<14}{cost:>8.1f}{cost / len(programs):>11.3f}{ratios}{classes.count('ok'):>6}")
+        mean = f"{cost / len(programs):>11.3f}{statistics.median(each):>8.3f}"
+        print(f"{level:<14}{cost:>8.1f}{mean}{ratios}{classes.count('ok'):>6}", flush=True)
 
 
 def compare(programs: list[dict[str, str]]) -> None:
@@ -120,7 +125,7 @@ def compare(programs: list[dict[str, str]]) -> None:
     with ThreadPoolExecutor(2) as two:
         full = ["ok" if ok else "failed" for _, ok in two.map(by_command, programs)]
     for level in ("check", "sampled", "last", "full"):
-        _, classes = by_gate(programs, level)
+        *_, classes = by_gate(programs, level)
         other = [
             f"{program['scene']} ({got}, film: {want})"
             for program, got, want in zip(programs, classes, full, strict=True)
