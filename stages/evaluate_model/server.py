@@ -74,9 +74,20 @@ class Server:
         """Several at a time; each answer is handed on as it comes."""
         from concurrent.futures import ThreadPoolExecutor, as_completed
 
+        fatal: list[schema.Failure] = []
+
+        def answer(item: Item) -> Answer:
+            if fatal:  # known here before anybody can call off what waits
+                raise fatal[0]
+            try:
+                return self.answer(item)
+            except schema.Failure as error:
+                fatal.append(error)
+                raise
+
         with ThreadPoolExecutor(self.concurrency) as pool:
             waiting = {
-                pool.submit(self.answer, item): position for position, item in enumerate(items) if position not in known
+                pool.submit(answer, item): position for position, item in enumerate(items) if position not in known
             }
             try:
                 silent = 0
