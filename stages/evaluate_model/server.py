@@ -76,7 +76,7 @@ class Server:
 
         fatal: list[schema.Failure] = []
 
-        def answer(item: Item) -> Answer:
+        def ask_one(item: Item) -> Answer:
             if fatal:  # known here before anybody can call off what waits
                 raise fatal[0]
             try:
@@ -87,7 +87,7 @@ class Server:
 
         with ThreadPoolExecutor(self.concurrency) as pool:
             waiting = {
-                pool.submit(answer, item): position for position, item in enumerate(items) if position not in known
+                pool.submit(ask_one, item): position for position, item in enumerate(items) if position not in known
             }
             try:
                 silent = 0
