@@ -41,7 +41,7 @@ from schema._shards import exists, files, is_set, set_name, stamp, version_of
 from schema._spread import columns, components, dealt, gather, pairs, sketches, subset
 from schema._stage import Run, rehearsal, run
 from schema._storage import absolute, at_hand, is_remote, read_bytes
-from schema._tokens import names, parses, syntax_error
+from schema._tokens import as_read, names, parses, syntax_error
 
 __all__ = [
     "CONTEXT",
@@ -70,6 +70,7 @@ __all__ = [
     "add_lineage",
     "adopt",
     "also_log",
+    "as_read",
     "at_hand",
     "atomic",
     "audit",

@@ -7,10 +7,11 @@ sides = schema.sides(marks, lambda number: int(schema.share(marks.key(number), s
 
 from __future__ import annotations
 
-import itertools
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -45,22 +46,23 @@ class Bridge(NamedTuple):
 class Finder:
     """Finds, among the records that were added so far, those that say the same as another one."""
 
-    def __init__(self, marks: Marks, fields: Sequence[str] = (*FIELDS, "near"), among: Sequence[int] | None = None):
-        """`among` are the records that will be asked for or added; all, if it is not said."""
+    def __init__(self, marks: Marks, fields: Sequence[str] = (*FIELDS, "near"), among: Iterable[int] | None = None):
+        """`among` are the records that will be asked for or added, in about their order; all, if it is not said."""
         import numpy
 
         self._marks = marks
         self._fields = [field for field in fields if field != "near"]
+        numbers = numpy.fromiter(range(len(marks)) if among is None else among, numpy.int64)
         chosen = numpy.zeros(len(marks), bool)
-        chosen[slice(None) if among is None else numpy.array(among, numpy.int64)] = True
+        chosen[numbers] = True
         self._exact = [_numbered(numpy.where(chosen, _column(marks, field), 0)) for field in self._fields]
         self._first: dict[tuple[int, int, int], int] = {}
         self._near = marks.near if "near" in fields else None
         some: Any = numpy.zeros(len(marks), bool)
-        for numbers in self._exact:
-            some |= numbers >= 0
+        for column in self._exact:
+            some |= column >= 0
         if self._near is not None:
-            self._twin, self._buckets = _buckets(marks, chosen)
+            self._twin, self._buckets = _buckets(marks, numbers)
             shared: Any = (self._buckets >= 0).any(axis=1)
             self._some = shared
             some |= shared[self._twin]
@@ -102,14 +104,12 @@ class Finder:
         twin, members = self._twin[number], self._members.get(label)
         if not members:
             return
-        common: Counter[int] = Counter()
-        for bucket in self._shared(twin):
-            common.update(members.get(bucket, ())[-_NEWEST:])
+        met = [earlier for bucket in self._shared(twin) for earlier in members.get(bucket, ())[-_NEWEST:]]
+        common = Counter(met)
         most = sorted(common, key=lambda other: (-common[other], other))[:_COMPARED]
         # One with the same code has a link of its own.
         others = [earlier for earlier in most if self._twin[earlier] != twin]
-        likely = self._marks.may_be_near([number], others).tolist() if others else []
-        for earlier in itertools.compress(others, likely):
+        for earlier in self._marks.likely(number, others):
             similarity = self._marks.similarity(number, earlier)
             if similarity >= near:
                 yield Link(earlier, "near", round(similarity, 4))
@@ -185,42 +185,44 @@ def _numbered(values: Array) -> Array:
     return numbers
 
 
-def _buckets(marks: Marks, chosen: Array) -> tuple[Array, Array]:
+def _buckets(marks: Marks, numbers: Array) -> tuple[Array, Array]:
     """For each record the first one with its code, and for each of those the bands that it shares with others.
 
     Copies share all their bands, and finding them is no news: only one of them stands in the buckets.
     """
     import numpy
 
-    (numbers,) = numpy.nonzero(chosen)
     _, first, code = numpy.unique(marks.exact[numbers, 0], return_index=True, return_inverse=True)
     twin = numpy.arange(len(marks), dtype=numpy.int32)
     twin[numbers] = numbers[first][code]
     alone = numbers[numpy.sort(first)]
     buckets = numpy.full(marks.bands.shape, -1, numpy.int32)
-    used = 0
-    for band in range(marks.bands.shape[1]):
-        numbers = _numbered(marks.bands[alone, band])
-        _leave_chance(marks, alone, numbers)
-        numbers[numbers >= 0] += used
-        used += len(alone)
-        buckets[alone, band] = numbers
+
+    def fill(band: int) -> None:
+        shared = _numbered(marks.bands[alone, band])
+        _leave_chance(marks, alone, shared)
+        buckets[alone, band] = numpy.where(shared < 0, -1, shared + band * len(alone))
+
+    # Most of the time is spent in numpy, which lets another thread run meanwhile.
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        list(threads.map(fill, range(marks.bands.shape[1])))
     return twin, buckets
 
 
 def _leave_chance(marks: Marks, records: Array, buckets: Array) -> None:
     """Take records out of a bucket, by -1, where nobody in it is alike: most are there by chance.
 
-    Each is compared with each there; with many of them that is left for later, when few are compared.
+    Each is compared with each there; where they are many, with the newest before it and the first behind it.
     """
     import numpy
 
-    sizes = numpy.bincount(buckets[buckets >= 0], minlength=1)
-    order = numpy.argsort(buckets, kind="stable")
-    order = order[(buckets[order] >= 0) & (sizes[buckets[order]] <= _GLANCED)]
+    (order,) = numpy.nonzero(buckets >= 0)
+    order = order[numpy.argsort(buckets[order], kind="stable")]
     ordered, likely = buckets[order], numpy.zeros(len(order), bool)
+    few = numpy.bincount(ordered, minlength=1)[ordered] <= _GLANCED
     for step in range(1, _GLANCED):
-        (places,) = numpy.nonzero(ordered[step:] == ordered[:-step])
+        near = ordered[step:] == ordered[:-step]
+        (places,) = numpy.nonzero(near if step <= _NEWEST else near & few[step:])
         if not len(places):
             break
         for some in numpy.array_split(places, len(places) // _PAIRS + 1):

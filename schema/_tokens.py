@@ -60,18 +60,23 @@ class Names(NamedTuple):
 
 def names(code: str) -> Names | None:
     """The names of a program; None if it does not parse."""
-    found = _read(code)
+    found = _read(as_read(code))
     return found if isinstance(found, Names) else None
 
 
 def parses(code: str) -> bool:
-    return isinstance(_read(code), Names)
+    return isinstance(_read(as_read(code)), Names)
 
 
 def syntax_error(code: str) -> str | None:
     """Where a program stops being Python, or None."""
-    found = _read(code)
+    found = _read(as_read(code))
     return found if isinstance(found, str) else None
+
+
+def as_read(code: str) -> str:
+    """The text that Python's tokenizer makes of a program before it looks at it: with one kind of line end."""
+    return code.replace("\r\n", "\n").replace("\r", "\n") if "\r" in code else code
 
 
 @lru_cache(maxsize=8)  # one record is looked at several times in a row

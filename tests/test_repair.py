@@ -16,7 +16,7 @@ import schema
 from extractors._voiceover import rewrite_voiceover
 from stages.prepare_data import repair
 from stages.prepare_data.repair_one_line import relayout
-from stages.prepare_data.repair_tokens import lex
+from stages.prepare_data.repair_tokens import lex, meaning
 
 STEPS = repair.all_steps(rewrite_voiceover)
 DEFAULT = repair.choose(STEPS, (), ())
@@ -130,6 +130,17 @@ def test_line_ends_in_strings_and_behind_comments_are_told_apart():
     code = body("# the label", 'label = Text("two\\nlines")', "self.add(label)")
     flat = code.replace("two\\nlines", "two@lines").replace("\n", "\\n").replace("two@lines", "two\\nlines")
     assert same(mend(flat)[0], code)
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r", "\r\r\n", "\n\r"])
+@pytest.mark.parametrize(
+    "text", ['a = """1{}2"""{}if a:{}    b = 3{}', "a = 'x{}y'{}", "a = 1 + \\{}2{}", "a = ({}1){}b{} 2"]
+)
+def test_a_program_says_the_same_with_any_line_ends_as_python_reads_it(text, end):
+    code = text.replace("{}", end)
+    told = [meaning(version) for version in (code, schema.as_read(code))]
+    assert told[0] == told[1] and "\r" not in schema.as_read(code)
+    assert (schema.syntax_error(code) is None) == (told[0] is not None)
 
 
 def test_line_ends_tabs_and_marks_at_the_beginning_are_made_plain():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -135,13 +136,13 @@ def decide(
     return Decision(merged, side, bridges, descriptions)
 
 
-def merge_duplicates(marks: Marks, order: Iterable[int], firm: Iterable[int], policy: Policy) -> dict[int, Link]:
+def merge_duplicates(marks: Marks, order: Sequence[int], firm: Sequence[int], policy: Policy) -> dict[int, Link]:
     """The records that say the same as one that is kept, with the link to it.
 
     `order` says who comes first, so that neither the order of the sources nor the number of processes matters;
     `firm` are records that are kept in any case, because they stand in another file.
     """
-    finder = schema.Finder(marks, policy.fields())
+    finder = schema.Finder(marks, policy.fields(), itertools.chain(firm, order))
     for number in firm:
         finder.add(number)
     merged = {}

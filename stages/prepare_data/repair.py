@@ -10,7 +10,6 @@ import ast
 import copy
 import functools
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import click
@@ -106,16 +105,19 @@ def mend(code: str, steps: Iterable[Step]) -> tuple[str, list[str]]:
     """The repaired program and the names of the steps that changed it; the code itself if it is no program even so."""
     names, new = list[str](), code
     for step in steps:
-        with suppress(RecursionError):  # some hundred terms in a row make a tree that is too deep to be looked through
+        try:
             after = step.apply(new)
-            if after != new and not _harms(new, after, step.keeps):
-                new = after
-                names.append(step.name)
+            if after == new or _harms(new, after, step.keeps):
+                continue
+        except RecursionError:  # some hundred terms in a row make a tree that is too deep to be looked through
+            continue
+        new = after
+        names.append(step.name)
     return (new, names) if schema.parses(new) and new.strip() else (code, [])
 
 
 def _harms(before: str, after: str, keeps: str) -> bool:
-    if not schema.parses(before):
+    if schema.as_read(before) == schema.as_read(after) or not schema.parses(before):
         return False
     if not schema.parses(after):
         return True
