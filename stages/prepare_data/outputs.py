@@ -16,6 +16,7 @@ from stages.prepare_data.augment import Plan, fresh, mark_of
 from stages.prepare_data.catalogue import Source
 from stages.prepare_data.identity import Decision, Policy
 from stages.prepare_data.spool import Spool
+from stages.prepare_data.statistics import of_lengths
 from stages.prepare_data.tally import Placed, Tally
 
 STAGE = "prepare_data"
@@ -73,29 +74,37 @@ def placed(result: Result) -> Iterator[Placed]:
     for reading in result.readings:
         for record, tokens in reading.spool.with_tokens():
             number += 1
-            yield _place(result, number, record)._replace(tokens=tokens)
+            yield _place(result, number, record, tokens)
 
 
-def _place(result: Result, number: int, record: Record) -> Placed:
-    decision, source = result.decision, record["source"]
-    metadata = {key: value for key, value in record["metadata"].items() if key != "duplicate_of"}
+def _place(result: Result, number: int, record: Record, tokens: list[int]) -> Placed:
+    decision, source, told = result.decision, record["source"], dict[str, Any]()
     if number in decision.descriptions:
-        metadata["descriptions_of_this_code"] = decision.descriptions[number]
-    record = {**record, "metadata": metadata}
+        told["descriptions_of_this_code"] = decision.descriptions[number]
     if decision.dropped(number, result.policy):
         fault = Fault("many_descriptions", f"{decision.descriptions[number]} descriptions stand over this one code")
-        return Placed("rejects.jsonl", with_error(record, fault), source)
+        return Placed("rejects.jsonl", with_error(_telling(record, told), fault), source)
     link, kept_in = decision.merged.get(number), ""
     if link:
         kept, kept_in = result.at(link.earlier)
-        record = {**record, "metadata": metadata | {"duplicate_of": duplicate_of(link, kept, kept_in)}}
+        told["duplicate_of"] = duplicate_of(link, kept, kept_in)
+    record = _telling(record, told)
     if number in decision.bridges:
         one, other = (result.at(end.earlier)[0]["metadata"]["id"] for end in decision.bridges[number])
         fault = Fault("bridges_sides", f"says the same as {one} and as {other}, which stand on two sides")
         return Placed("rejects.jsonl", with_error(record, fault), source)
     if number in decision.side:
-        return Placed(("train.json", "test.json")[decision.side[number]], record, source, link, kept_in)
+        return Placed(("train.json", "test.json")[decision.side[number]], record, source, link, kept_in, tokens)
     return Placed("removed_duplicates.json", record, source, link, kept_in)
+
+
+def _telling(record: Record, told: dict[str, Any]) -> Record:
+    """The record with what was found of it here, and without what an earlier run found."""
+    metadata = record["metadata"]
+    if not told and "duplicate_of" not in metadata:
+        return record
+    kept = {key: value for key, value in metadata.items() if key != "duplicate_of"}
+    return {**record, "metadata": kept | told}
 
 
 def with_error(record: Record, fault: Fault) -> Record:
@@ -213,7 +222,7 @@ def statistics(result: Result, tally: Tally, options: dict[str, Any]) -> dict[st
             }
             for reading in result.readings
         },
-        "lengths": counted.of_lengths(),
+        "lengths": of_lengths(counted.lengths.values()),
         "augmentation": {"enabled": options["augmentation"], **counted.of_augmentation()},
         "options": options,
         "missing": result.missing,
