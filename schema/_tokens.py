@@ -50,7 +50,7 @@ def words(text: str) -> list[str]:
 class Names(NamedTuple):
     """The names that a program binds itself, so that others could stand in their place, and those that it does not.
 
-    An imported name is neither: it stands for something elsewhere. Annotations may be missing where a program
+    An imported name is foreign: it stands for something elsewhere. Annotations may be missing where a program
     imports them `from __future__`.
     """
 
@@ -95,15 +95,14 @@ def _read(code: str) -> Names | str:
         return f"line {error.lineno}: {error.msg}"
     except (ValueError, RecursionError, MemoryError, OverflowError) as error:
         return f"the parser gives up: {error or type(error).__name__}"
-    seen, bound, imported = set[str](), set[str](), set[str]()
-    while tables:
-        table = tables.pop()
-        tables.extend(table.children)
-        seen.update(table.symbols)
-        for name, flags in table.symbols.items():
-            if flags & 6:  # 2: assigned, 4: a parameter, 128: imported
-                (imported if flags & 128 else bound).add(name)
-    return Names(frozenset(bound - {"self"}), frozenset(seen - bound - imported))
+    seen, bound = set[str](), set[str]()
+    for table in tables:  # which grows meanwhile
+        tables += table.children
+        symbols = table.symbols
+        seen.update(symbols)
+        # 2: assigned, 4: a parameter; 128: imported
+        bound.update([name for name, flags in symbols.items() if 0 < flags & 134 < 128])
+    return Names(frozenset(bound - {"self"}), frozenset(seen - bound))
 
 
 # What a token does to the line that it stands in, in the lowest bits of its number.
