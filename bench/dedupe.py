@@ -34,6 +34,7 @@ PEERS = {  # what the recipe needs; what it runs with is told, too
     "pandas_datasketch": ["pandas", "datasketch"],
     "datasets_datasketch": ["datasets", "datasketch"],
     "datatrove_minhash": ["datatrove", "spacy", "orjson", "tokenizers", "xxhash"],
+    "datatrove_spaces": ["datatrove", "orjson", "tokenizers", "xxhash"],
     "text_dedup_minhash": ["text-dedup", "datasets"],
     "data_juicer_minhash": ["py-data-juicer", "datasets", "scipy", "aiohttp"],
 }

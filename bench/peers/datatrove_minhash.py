@@ -25,6 +25,7 @@ from datatrove.pipeline.dedup.minhash import MinhashConfig
 from datatrove.pipeline.readers import JsonlReader
 from datatrove.pipeline.writers.jsonl import JsonlWriter
 from datatrove.utils.typeshelper import Languages
+from datatrove.utils.word_tokenizers import WordTokenizer
 
 CONFIG = MinhashConfig(n_grams=5, num_buckets=14, hashes_per_bucket=8)
 
@@ -44,7 +45,7 @@ def split(data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> Iterat
         yield document
 
 
-def main(corpus: str, output: str) -> None:
+def main(corpus: str, output: str, words: str | WordTokenizer = Languages.english) -> None:
     work = Path(output, "work")
     for folder in ("parts", "signatures", "buckets", "remove"):
         (work / folder).mkdir(parents=True)
@@ -53,7 +54,7 @@ def main(corpus: str, output: str) -> None:
     writer = JsonlWriter(output, "${side}-${rank}.json", compression=None, adapter=row_of)
     signatures, buckets, remove = (str(work / folder) for folder in ("signatures", "buckets", "remove"))
     stages: list[tuple[int, list[Any]]] = [
-        (2, [reader, MinhashDedupSignature(signatures, config=CONFIG, language=Languages.english)]),
+        (2, [reader, MinhashDedupSignature(signatures, config=CONFIG, language=words)]),
         (14, [MinhashDedupBuckets(signatures, buckets, config=CONFIG)]),
         (1, [MinhashDedupCluster(buckets, remove, config=CONFIG)]),
         (2, [reader, MinhashDedupFilter(remove), split, writer]),
