@@ -1,11 +1,14 @@
-"""What stage 1 costs and finds on records with known duplicates, beside the usual recipe of datasketch and pandas.
+"""What stage 1 costs and finds on records with known duplicates, beside the usual recipes of others in bench/peers.
 
-    python bench/dedupe.py [--records 20000] [--runs 1] [--peer-python PYTHON]
+    python bench/dedupe.py [--records 20000] [--runs 1] [--workers 2] [--peers NAME ...] [--peer-python PYTHON ...]
 
 The corpus is made here from a seed, so the truth is known: copies that are exact, renamed or edited, and hard
-negatives, which share half of their lines with another program and are no copies. Both contestants read the file,
-drop duplicates, split and write, each in a process of its own, in turn; stage 1 also validates, repairs and reports.
-Printed are the median CPU seconds, the peak memory, the share of copies found, and how many removals are right.
+negatives, which share half of their lines with another program and are no copies. All contestants read the file, drop
+duplicates, split and write, each in a process of its own, in turn; stage 1 also validates, repairs and reports. A peer
+runs in the first of the Pythons that has it, and is left out when none does; `--peers` without a name leaves all out.
+
+Printed are the medians of CPU time, with all processes, of time, and of the peak memory, the share of copies found, and
+how many removals are right.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import json
 import os
 import random
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -23,24 +27,18 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-PEER = """
-import re, pandas
-from datasketch import MinHash, MinHashLSH
-rows = pandas.read_json("corpus.jsonl", lines=True).drop_duplicates("code")
-index, kept = MinHashLSH(threshold=0.7, num_perm=128), []
-for number, code in zip(rows.index, rows.code):
-    words = re.findall(r"\\w+|[^\\w\\s]", code)
-    sketch = MinHash(num_perm=128)
-    sketch.update_batch([" ".join(words[start : start + 5]).encode() for start in range(max(1, len(words) - 4))])
-    if not index.query(sketch):
-        index.insert(number, sketch)
-        kept.append(number)
-rows = rows.loc[kept]
-test = rows.sample(frac=0.1, random_state=42)
-rows.drop(test.index).to_json("train.json", orient="records", lines=True)
-test.to_json("test.json", orient="records", lines=True)
-"""
+HERE = Path(__file__).resolve().parent
+OURS = "prepare_data.py"
+COSTS = ("cpu", "seconds", "peak")
+PEERS = {  # what the recipe needs; what it runs with is told, too
+    "pandas_datasketch": ["pandas", "datasketch"],
+    "datasets_datasketch": ["datasets", "datasketch"],
+    "datatrove_minhash": ["datatrove", "spacy", "orjson", "tokenizers", "xxhash"],
+    "datatrove_spaces": ["datatrove", "orjson", "tokenizers", "xxhash"],
+    "text_dedup_minhash": ["text-dedup", "datasets"],
+    "data_juicer_minhash": ["py-data-juicer", "datasets", "scipy", "aiohttp"],
+}
+VERSIONS = "import sys; from importlib.metadata import version; print(*(f'{n} {version(n)}' for n in sys.argv[1:]))"
 WORDS = {
     "shape": "Annulus Arc Arrow Circle Cube Dot Ellipse Line Polygon Rectangle Sector Sphere Square Star Triangle",
     "colour": "BLUE GOLD GREEN MAROON ORANGE PINK PURPLE RED TEAL WHITE YELLOW",
@@ -113,9 +111,8 @@ def score(folder: Path, truth: dict[str, tuple[str, str]]) -> dict[str, float]:
     """Of the copies of each kind, how many do not stand beside what they were made from; of the removals, how many
     removed a copy and left the other.
     """
-    kept = set()
-    for side in ("train.json", "test.json"):
-        kept |= {json.loads(line)["metadata"]["id"] for line in (folder / side).read_bytes().splitlines()}
+    written = [place for side in ("train", "test") for place in folder.glob(f"{side}*.json")]
+    kept = {json.loads(line)["metadata"]["id"] for place in written for line in place.read_bytes().splitlines()}
     made, found = Counter[str](), Counter[str]()
     for name, (kind, base) in truth.items():
         made[kind] += 1
@@ -130,27 +127,36 @@ def score(folder: Path, truth: dict[str, tuple[str, str]]) -> dict[str, float]:
     }
 
 
-def measure(command: list[str], folder: Path) -> tuple[float, float]:
-    """CPU seconds and peak memory in MB."""
-    process = subprocess.Popen(command, cwd=folder)
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{command[1]} ended with {process.returncode}")
-    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
-
-
-def contestants(folder: Path, peer_python: str) -> dict[str, tuple[list[str], Path]]:
-    """Each with its command and the folder that it writes."""
-    (folder / "sources.yaml").write_text("bench:\n  type: local\n  path: corpus.jsonl\n")
-    prepare = [sys.executable, str(ROOT / "prepare_data.py"), "prepare", "-q", "--output-dir", "out"]
-    found = {"prepare_data.py": (prepare, folder / "out")}
-    has_peer = subprocess.run([peer_python, "-c", "import datasketch, pandas"], capture_output=True, check=False)
-    if has_peer.returncode:
-        print(f"datasketch and pandas are not both in {peer_python}: skipped; --peer-python names another Python")
-    else:
-        found["datasketch + pandas"] = [peer_python, "-c", PEER], folder
+def contestants(corpus: Path, workers: int, names: list[str], pythons: list[str]) -> dict[str, list[str]]:
+    """The command of each, which lacks the folder that it writes."""
+    (corpus.parent / "sources.yaml").write_text(f"bench:\n  type: local\n  path: {corpus}\n")
+    prepare = [sys.executable, str(HERE.parent / "prepare_data.py"), "prepare", "-q", "--workers", str(workers)]
+    found = {OURS: [*prepare, "--sources-file", str(corpus.parent / "sources.yaml"), "--output-dir"]}
+    for name in names:
+        for python in pythons:
+            asked = [python, "-c", VERSIONS, *PEERS[name]]
+            versions = subprocess.run(asked, capture_output=True, text=True, check=False)
+            if versions.returncode == 0:
+                print(f"{name}: {versions.stdout.strip()}")
+                found[name] = [python, str(HERE / "peers" / f"{name}.py"), str(corpus)]
+                break
+        else:
+            print(f"{name}: not all of {', '.join(PEERS[name])} are in {' or '.join(pythons)}: skipped (--peer-python)")
     return found
+
+
+def measure(command: list[str], output: Path) -> dict[str, float]:
+    """What bench/cost.py says of a run that writes into a new folder, and finds nothing that an earlier one kept."""
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir()
+    figures, log = output.with_suffix(".cost"), output.with_suffix(".log")
+    with open(log, "wb") as said:
+        measured = [sys.executable, str(HERE / "cost.py"), str(figures), *command, str(output)]
+        surroundings = os.environ | {"HF_HOME": str(output / "cache"), "HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(measured, cwd=output, env=surroundings, stdout=said, stderr=said, check=False)
+    if done.returncode:
+        raise SystemExit(f"{log.read_text(errors='replace')}\n{command[1]} failed")
+    return json.loads(figures.read_text())
 
 
 def main() -> None:
@@ -158,22 +164,29 @@ def main() -> None:
     options.add_argument("--records", type=int, default=20_000)
     options.add_argument("--runs", type=int, default=1)
     options.add_argument("--seed", type=int, default=7)
-    options.add_argument("--peer-python", default=sys.executable)
+    options.add_argument("--workers", type=int, default=2)
+    options.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS))
+    options.add_argument("--peer-python", nargs="+", default=[sys.executable])
     told = options.parse_args()
+    for python in told.peer_python:
+        if not shutil.which(python):
+            options.error(f"--peer-python {python}: no such program")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         truth = make_corpus(folder / "corpus.jsonl", told.records, told.seed)
         kinds = Counter(kind for kind, _ in truth.values())
         print(f"{len(truth):,} records: {', '.join(f'{count:,} {kind}' for kind, count in kinds.items())}")
-        chosen = contestants(folder, told.peer_python)
-        figures: dict[str, list[tuple[float, float]]] = {label: [] for label in chosen}
-        for _ in range(told.runs):
-            for label, (command, _) in chosen.items():
-                figures[label].append(measure(command, folder))
-        for label, (_, output) in chosen.items():
-            cpu, memory = (statistics.median(column) for column in zip(*figures[label], strict=True))
-            shares = ", ".join(f"{what} {share:.3f}" for what, share in score(output, truth).items())
-            print(f"  {label:20} {cpu:.1f} CPU-s, {cpu / len(truth) * 1e6:.0f} us a record, {memory:.0f} MB; {shares}")
+        chosen = contestants(folder / "corpus.jsonl", told.workers, told.peers, told.peer_python)
+        rounds = [{name: measure(command, folder / name) for name, command in chosen.items()} for _ in range(told.runs)]
+        middle = {
+            name: {what: statistics.median(one[name][what] for one in rounds) for what in COSTS} for name in chosen
+        }
+        shares = {name: score(folder / name, truth) for name in chosen}
+    print("|", *COSTS, "CPU us a record", "to ours", *shares[OURS], "", sep=" | ")
+    for name, cost in middle.items():
+        each, ratio = cost["cpu"] / len(truth) * 1e6, cost["cpu"] / middle[OURS]["cpu"]
+        figures = [f"{value:.1f}" for value in cost.values()] + [f"{each:.0f}", f"{ratio:.1f}x"]
+        print(f"| {name}", *figures, *(f"{share:.3f}" for share in shares[name].values()), "", sep=" | ")
 
 
 if __name__ == "__main__":
