@@ -1,12 +1,12 @@
 """What the render gate costs, and whether its quick levels say the same as a full film.
 
-    python bench/render_gate.py [--input FILE] [--scenes 30] [--agree 0]
+    python bench/render_gate.py [--input FILE] [--scenes 30] [--agree 0] [--levels check,sampled]
 
 Each scene of FILE (default: scenes of our own) is rendered by `manim render -s -ql`, a new process each time, and by
 one server of the gate at each level, in the same run. Printed are the CPU seconds of each way, all processes included,
-their mean and median for a scene, the ratio to the command line with and without the start of the server, and, for
---agree N scenes, those of which a level says something else than a full film of the command line does. --input takes
-any record file whose rows name their scene.
+their mean and median for a scene, the ratio of the sums to those of the command line, with and without the start of the
+server, the median of the ratios of each scene, and, for --agree N scenes, those of which a level says something else
+than a full film of the command line does. --input takes any record file whose rows name their scene.
 """
 
 from __future__ import annotations
@@ -98,33 +98,38 @@ def main() -> None:
     parser.add_argument("--input", help="record file with scenes")
     parser.add_argument("--scenes", type=int, default=30, help="how many to measure; 0 for none")
     parser.add_argument("--agree", type=int, default=0, help="how many to compare with full films by the command line")
+    parser.add_argument("--levels", default=",".join(LEVELS), help="which levels of the gate, between commas")
     options = parser.parse_args()
+    levels = options.levels.split(",")
     if options.scenes:
-        measure(scenes(options.input, options.scenes))
+        measure(scenes(options.input, options.scenes), levels)
     if options.agree:
-        compare(scenes(options.input, options.agree))
+        compare(scenes(options.input, options.agree), [level for level in levels if level != "import"])
 
 
-def measure(programs: list[dict[str, str]]) -> None:
+def measure(programs: list[dict[str, str]], levels: list[str]) -> None:
     wanted = len(programs)
     spent, programs = rendered(programs)
     first, (empty, _, _) = sum(spent), by_gate([], "check")
     print(f"{wanted} scenes, {len(programs)} pass `manim -s -ql`; starting one server costs {empty:.1f} CPU-s")
-    print(f"{'way':<14}{'CPU-s':>8}{'per scene':>11}{'median':>8}{'ratio':>8}{'without start':>15}{'pass':>6}")
-    alone = f"{first / len(programs):>11.3f}{statistics.median(spent):>8.3f}{1:>8.1f}{'':>15}{len(programs):>6}"
+    heads = f"{'ratio':>8}{'without start':>15}{'median ratio':>14}{'pass':>6}"
+    print(f"{'way':<14}{'CPU-s':>8}{'per scene':>11}{'median':>8}{heads}")
+    alone = f"{first / len(programs):>11.3f}{statistics.median(spent):>8.3f}{1:>8.1f}{'':>29}{len(programs):>6}"
     print(f"{'manim -s -ql':<14}{first:>8.1f}{alone}", flush=True)
-    for level in LEVELS:
+    for level in levels:
         cost, each, classes = by_gate(programs, level)
-        ratios = f"{first / cost:>8.1f}{first / max(cost - empty, 0.01):>15.1f}"
+        share = max(0.0, cost - empty - sum(each)) / len(each)  # what the server itself does for a scene
+        alike = statistics.median(plain / (gate + share) for plain, gate in zip(spent, each, strict=True))
+        ratios = f"{first / cost:>8.1f}{first / max(cost - empty, 0.01):>15.1f}{alike:>14.1f}"
         mean = f"{cost / len(programs):>11.3f}{statistics.median(each):>8.3f}"
         print(f"{level:<14}{cost:>8.1f}{mean}{ratios}{classes.count('ok'):>6}", flush=True)
 
 
-def compare(programs: list[dict[str, str]]) -> None:
+def compare(programs: list[dict[str, str]], levels: list[str]) -> None:
     """Films by the plain command line, which knows nothing of what the gate does quicker, beside each level."""
     with ThreadPoolExecutor(2) as two:
         full = ["ok" if ok else "failed" for _, ok in two.map(by_command, programs)]
-    for level in ("check", "sampled", "last", "full"):
+    for level in levels:
         *_, classes = by_gate(programs, level)
         other = [
             f"{program['scene']} ({got}, film: {want})"
