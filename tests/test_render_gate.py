@@ -468,7 +468,7 @@ sys.path.insert(0, sys.argv[1])
 import os, tempfile
 os.chdir(tempfile.mkdtemp())
 from manim import *
-from stages.filter_quality.render.quicker import COMPARED_WITH, make_quicker
+from stages.filter_quality.render.child import COMPARED_WITH, make_quicker
 from importlib.metadata import version
 import hashlib, manim, numpy
 
@@ -483,6 +483,17 @@ def things():
     yield from (Square().set_fill(None, 0.5).set_stroke([RED, BLUE], 3), DashedLine(), VMobject(), VGroup())
     yield from (ArcBetweenPoints(LEFT, RIGHT).rotate(1, axis=RIGHT + UP), Line().set_opacity(0.3))
     yield Circle().apply_complex_function(lambda z: z**2)
+    yield from (ThreeDAxes(), Cone(), Arrow3D(LEFT, OUT), Surface(lambda u, v: (u, v, u * v), resolution=3))
+    yield from (Circle(shade_in_3d=True), Line(shade_in_3d=True), Square(shade_in_3d=True).set_opacity(0))
+    both = Square()
+    yield from (VGroup(both, VGroup(both), both), AnnularSector(), Circle(fill_opacity=0.5, stroke_opacity=0))
+    yield from (Arrow(DL, UR + OUT), Vector(UP, color=RED), Vector(UP, color=RED), DoubleArrow(), CurvedArrow(UP, LEFT))
+    yield from (VMobject().set_points_smoothly(numpy.random.rand(number, 3)) for number in (2, 3, 4, 9))
+    yield from (axes.plot(numpy.sin, use_smoothing=True), MathTex("x^2", "y"), Tex("a b"), Text("To be", slant=ITALIC))
+    yield from (Text("or\\nnot", t2c={"or": RED}, stroke_width=1, fill_opacity=0.5), BulletedList("a"), Brace(axes))
+    VMobject.set_default(stroke_width=7)
+    yield from (Text("To be, or"), Vector(UP, color=RED), MathTex("x^2"), VMobject(), Circle(color=BLUE))
+    VMobject.set_default()
     corners = [[-2, 0, 0], [1.5, 2, 0], [0.3, 0.1, 0], [2, -1.7, 0]]
     yield from (LabeledPolygram(corners, label="in"), LabeledPolygram(numpy.array(corners) / 2, label="in"))
     open("d.svg", "w").write(DRAWING)
@@ -493,25 +504,36 @@ def facts():
         for each in (thing, thing.copy()):
             for part in each.get_family():
                 own = {k: v for k, v in part.__dict__.items() if not isinstance(v, Mobject)}
-                own = {k: v for k, v in own.items() if k not in ("original_id", "file_name", "path_obj")}
+                own = {k: v for k, v in own.items() if k not in ("original_id", "file_name", "path_obj", "_outline")}
                 yield type(part).__name__, [
                     (k, v.tolist() if hasattr(v, "tolist") else str(v)) for k, v in sorted(own.items())
                     if isinstance(v, (int, float, str, numpy.ndarray, ManimColor, type(None)))
                 ]
                 yield [part.get_critical_point(way).tolist() for way in (UL, UR + OUT, ORIGIN)]
+                yield part.path_obj.d() if hasattr(part, "path_obj") else None
                 if len(part.points) > 4:
                     yield part.point_from_proportion(0.3).tolist(), [len(path) for path in part.get_subpaths()]
+        yield [(name, len(each)) for name, each in getattr(thing, "id_to_vgroup_dict", {}).items()]
         assert thing.copy() is not thing
-        camera = ThreeDCamera(pixel_width=214, pixel_height=120, phi=1.0, theta=0.5)
-        camera.capture_mobjects([thing])
-        yield hashlib.sha256(camera.pixel_array.tobytes()).hexdigest()
+        for kind, more in ((Camera, {}), (ThreeDCamera, {"phi": 1.0, "theta": 0.5, "exponential_projection": True})):
+            camera = kind(pixel_width=214, pixel_height=120, **more)
+            if more:
+                camera.add_fixed_in_frame_mobjects(*thing[1:2])
+                camera.add_fixed_orientation_mobjects(*thing[:1])
+            camera.capture_mobjects([thing])
+            yield hashlib.sha256(camera.pixel_array.tobytes()).hexdigest()
 
+numpy.random.seed(0)
 before = list(facts())
+numpy.random.seed(0)
 make_quicker()
 manim.mobject.svg.svg_mobject.SVG_HASH_TO_MOB_MAP.clear()  # a drawing from Manim's own cache is turned otherwise
 after = list(facts())
-assert version("manim") == COMPARED_WITH, "compare anew, then name the release in quicker.py"
-assert Mobject.__deepcopy__.__module__ == make_quicker.__module__
+assert version("manim") == COMPARED_WITH, "compare anew, then name the release in child.py"
+replaced = Mobject.__deepcopy__, VMobject.set_color, Camera.apply_fill, VMobject.point_from_proportion
+assert {each.__module__ for each in (*replaced, SVGMobject.generate_mobject)} == {
+    "quicker.mobjects", "quicker.colours", "quicker.drawing", "quicker.curves", "quicker.outlines"
+}
 assert len(before) == len(after) > 500
 for one, other in zip(before, after):
     assert one == other, (one, other)
@@ -527,7 +549,9 @@ def test_what_is_done_quicker_gives_the_same_to_the_bit(tmp_path):
 @needs_manim
 def test_manim_can_be_left_as_it_is_and_nothing_looks_otherwise(tmp_path):
     body = "self.play(Write(Text('as it is')), Create(Axes().plot(np.sin)))\nself.add(MathTex('x'), Star().rotate(1))"
-    seen = "self.add(Text(Mobject.__deepcopy__.__module__))\nassert Mobject.__deepcopy__.__module__ == 'quicker'"
+    seen = (
+        "self.add(Text(Mobject.__deepcopy__.__module__))\nassert Mobject.__deepcopy__.__module__ == 'quicker.mobjects'"
+    )
     said = {}
     for plain in ("", "1"):
         env = {"LINEMILL_PLAIN_MANIM": plain}

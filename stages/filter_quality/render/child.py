@@ -12,6 +12,7 @@ import re
 import sys
 import traceback
 import types
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,12 @@ from stages.filter_quality.render import latex
 from stages.filter_quality.render.tex import Memory, Tex, svg_of
 
 MODULE = "scene_under_test"
-# Read here, where the project can still be seen; it imports Manim, so it runs where Manim is loaded.
-_QUICKER = compile(Path(__file__).with_name("quicker.py").read_text("utf-8"), "quicker.py", "exec", dont_inherit=True)
+COMPARED_WITH = "0.22.0"  # what quicker/ gives the same as, to the bit
+# Read here, where the project can still be seen; they import Manim, so they run where Manim is loaded.
+_QUICKER = {
+    name: compile(Path(__file__).with_name("quicker").joinpath(f"{name}.py").read_text("utf-8"), f"{name}.py", "exec")
+    for name in ("mobjects", "colours", "curves", "drawing", "outlines")
+}
 _MOST_SCENES = 5
 _TINY, _LEGIBLE = (214, 120), (854, 480)
 # The first statement of most programs. Carried out once, in the server, it costs a program no copies of the pages that
@@ -80,15 +85,22 @@ def warm_up(folder: str, *, plain: bool = False) -> None:
             self.play(manim.Write(manim.Text("warm")), manim.Create(manim.Circle()))
 
     if not plain:
-        quicker: dict[str, Any] = {"__name__": "quicker"}
-        exec(_QUICKER, quicker)
-        quicker["make_quicker"]()
+        make_quicker()
     exec("from manim import *", vars(_starred))
     logging.disable(logging.CRITICAL)
     manim.config.verbosity = "CRITICAL"
     job = {"level": "check", "frame": True}
     _prepare(job, folder)
     _render(Warm, job)
+
+
+def make_quicker() -> None:
+    """Manim's dear parts done for less, where it is the release that this was compared with."""
+    if version("manim") == COMPARED_WITH:
+        for name, code in _QUICKER.items():
+            part: dict[str, Any] = {"__name__": f"quicker.{name}"}
+            exec(code, part)
+            part["make_quicker"]()
 
 
 def _prepare(job: dict[str, Any], folder: str) -> None:

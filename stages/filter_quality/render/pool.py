@@ -27,7 +27,7 @@ from stages.filter_quality.render.wish import Wish
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[3]
-PLAIN = "LINEMILL_PLAIN_MANIM"  # in the environment: Manim as it was installed, without quicker.py
+PLAIN = "LINEMILL_PLAIN_MANIM"  # in the environment: Manim as it was installed, without what is in quicker/
 _FORMAT = 1  # of what is remembered
 
 

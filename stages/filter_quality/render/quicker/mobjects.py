@@ -1,60 +1,38 @@
-"""The parts of Manim that cost most of a scene, done for less: each one gives what Manim's own gives, to the bit.
-
-Over the scenes of Manim's documentation, copies of mobjects were a fifth of all time, drawings of letters another
-fifth, and arrays of colours a tenth. What Manim does otherwise than in the release that this was compared with is not
-touched, nor is a mobject whose class has a method of its own in the place of one that is used here.
-LINEMILL_PLAIN_MANIM=1 in the environment leaves all of Manim as it is.
-"""
+"""Mobjects: their beginnings, their copies, their turns, and where they end."""
 
 from __future__ import annotations
 
 import copy
-import math
 import types
 from collections.abc import Callable
 from enum import EnumMeta
 from functools import wraps
-from importlib.metadata import version
 from typing import Any
 
-import manim
 import manim.mobject.geometry.arc as arc
-import manim.mobject.svg.svg_mobject as drawing
+import manim.mobject.mobject as mobjects
 import manim.utils.polylabel as polylabel
 import manim.utils.space_ops as space
 import numpy
-import svgelements
-from manim import BLACK, ManimColor, Mobject
+from manim import ManimColor, Mobject, VMobject
 
-COMPARED_WITH = "0.22.0"
 _SAME = {int, float, bool, str, bytes, complex, type(None), type, types.FunctionType, types.BuiltinFunctionType}
-# Letters whose paths every program may need; those of other signs are parsed when they come.
-_LETTERS = "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ 0123456789 .,:;!?()[]{}<>+-*/=_'\"#%&@$^~|"
 
 
 def make_quicker() -> None:
     """Put all of this in the place of what it does the work of; once, in the server."""
-    if version("manim") != COMPARED_WITH:
-        return
     Mobject.__deepcopy__ = _copy_of_mobject
-    # A drawing keeps the path that its points came from; nothing changes it any more, and copies of it are dear.
-    svgelements.Path.__deepcopy__ = lambda path, memo: path
-    svgelements.Path.parse = _paths(svgelements.Path, svgelements.Point)
-    svgelements.Point.__imul__ = _moved(svgelements.Point.__imul__, svgelements.Matrix)
-    drawing.VMobjectFromSVGPath.handle_commands = _outline(drawing.VMobjectFromSVGPath.handle_commands)
-    polylabel.Polygon.inside = _inside(polylabel.Polygon)
-    kind = manim.VMobject
-    kind.__init__ = _beginnings(kind)
-    kind.generate_rgbas_array = _colours(kind.generate_rgbas_array)
-    kind.get_points_defining_boundary = _boundary(kind)
-    kind.get_nth_curve_length_pieces = _length_pieces(kind)
-    kind.consider_points_equals = _alike(kind.consider_points_equals)
+    VMobject.__init__ = _beginnings(VMobject)
+    VMobject.get_points_defining_boundary = _boundary(VMobject)
+    Mobject.get_family = _family(Mobject)
     Mobject.get_critical_point = _critical_point
+    Mobject.reduce_across_dimension = _extremes(Mobject.reduce_across_dimension)
     Mobject.apply_function = _applied
+    polylabel.Polygon.inside = _inside(polylabel.Polygon)
     arc.TipableVMobject.has_tip = lambda line: "tip" in line.__dict__ and line.tip in line
     arc.TipableVMobject.has_start_tip = lambda line: "start_tip" in line.__dict__ and line.start_tip in line
     space.Rotation = _rotations(space.Rotation)
-    manim.Text(_LETTERS)
+    space.rotation_matrix = mobjects.rotation_matrix = _matrices(space.rotation_matrix)
 
 
 def _copy_of_mobject(self: Any, memo: dict[int, Any]) -> Any:
@@ -146,83 +124,6 @@ def _beginnings(kind: Any) -> Callable[..., Any]:
     return __init__
 
 
-def _paths(kind: Any, point: Any) -> Callable[..., Any]:
-    """Path.parse, once for each text: the same letter comes again and again."""
-    own, known = kind.parse, dict[str, list[Any]]()
-
-    def copied(segments: list[Any]) -> list[Any]:
-        copies = []
-        for segment in segments:
-            new = object.__new__(type(segment))
-            for name, value in segment.__dict__.items():
-                if type(value) is point:
-                    twin = object.__new__(point)
-                    twin.__dict__.update(value.__dict__)
-                    value = twin
-                new.__dict__[name] = value
-            copies.append(new)
-        return copies
-
-    def parse(self: Any, pathdef: str) -> None:
-        if self._segments:
-            own(self, pathdef)
-        elif pathdef in known:
-            self._segments = copied(known[pathdef])
-        else:
-            own(self, pathdef)
-            known[pathdef] = copied(self._segments)
-
-    return parse
-
-
-def _moved(own: Any, matrix: Any) -> Callable[..., Any]:
-    """A point of a drawing times a matrix, without a new point for the result."""
-
-    def __imul__(self: Any, other: Any) -> Any:
-        if type(other) is not matrix:
-            return own(self, other)
-        x, y = self.x, self.y
-        self.x = x * other.a + y * other.c + 1 * other.e
-        self.y = x * other.b + y * other.d + 1 * other.f
-        return self
-
-    return __imul__
-
-
-def _outline(own: Any) -> Callable[..., Any]:
-    """The cubic curves of a path, one array for all of them instead of one for each point."""
-    move, line, cubic, close = svgelements.Move, svgelements.Line, svgelements.CubicBezier, svgelements.Close
-
-    def handle_commands(self: Any) -> Any:
-        points: list[tuple[Any, ...]] = []
-        last: Any = None
-        start: Any = None
-        is_cubic = self.n_points_per_curve == 4
-        for segment in self.path_obj:
-            kind = type(segment)
-            if kind is move:
-                last = start = (*segment.end, 0.0)
-                continue
-            if not is_cubic or last is None or kind not in (line, cubic, close):
-                return own(self)
-            if kind is cubic:
-                points += [last, (*segment.control1, 0.0), (*segment.control2, 0.0), end := (*segment.end, 0.0)]
-            elif kind is line or numpy.linalg.norm(numpy.subtract(last, start)) > 0.0001:
-                end = (*segment.end, 0.0) if kind is line else start
-                points += [last, _third(last, last, end), _third(last, end, end), end]
-            else:
-                continue
-            last = end
-        self.points = numpy.array(points, ndmin=2, dtype="float64").reshape(-1, 3)
-        return self
-
-    return handle_commands
-
-
-def _third(one: Any, two: Any, three: Any) -> tuple[Any, ...]:
-    return tuple((a + b + c) / 3 for a, b, c in zip(one, two, three, strict=True))
-
-
 def _inside(kind: Any) -> Callable[..., Any]:
     """Whether a point is in a polygon, with the numbers of Python; those of numpy take three times as long."""
     own, asked = kind.inside, ("_is_point_on_segment", "_ray_crosses_segment")
@@ -249,39 +150,23 @@ def _are_floats(array: Any) -> bool:
     return type(array) is numpy.ndarray and array.dtype == float
 
 
-def _alike(own: Any) -> Callable[..., Any]:
-    """numpy.allclose of two points."""
+def _family(kind: Any) -> Callable[..., Any]:
+    """A mobject with all in it, without a generator in a generator for each level."""
+    own, steps = kind.get_family, kind._iter_family
 
-    def consider_points_equals(self: Any, p0: Any, p1: Any) -> Any:
-        limit = self.tolerance_for_point_equality
-        if not (_are_floats(p0) and _are_floats(p1) and p0.shape == p1.shape == (3,) and type(limit) is float):
-            return own(self, p0, p1)
-        return all(
-            a == b or (abs(a - b) <= limit + 1e-5 * abs(b) and math.isfinite(b))
-            for a, b in zip(p0.tolist(), p1.tolist(), strict=True)
-        )
+    def get_family(self: Any, recurse: bool = True) -> Any:
+        family, seen, waiting = [], set(), [self]
+        while waiting:
+            one = waiting.pop()
+            if one in seen or type(one)._iter_family is not steps:
+                return own(self, recurse)
+            family.append(one)
+            seen.add(one)
+            if inner := one.submobjects:
+                waiting.extend(reversed(inner))
+        return family
 
-    return consider_points_equals
-
-
-def _colours(own: Any) -> Callable[..., Any]:
-    """One colour and one opacity, without sheen, which is nearly every call."""
-
-    def generate_rgbas_array(self: Any, color: Any, opacity: Any) -> Any:
-        if self.get_sheen_factor() != 0 or not (opacity is None or type(opacity) in (int, float)):
-            return own(self, color, opacity)
-        if color is None:
-            color = BLACK
-        elif type(color) is str:
-            color = ManimColor(color)
-        elif type(color) is not ManimColor:
-            return own(self, color, opacity)
-        rgbas = numpy.empty((1, 4))
-        rgbas[0] = color._internal_value
-        rgbas[0, 3] = 0.0 if opacity is None else opacity
-        return rgbas
-
-    return generate_rgbas_array
+    return get_family
 
 
 def _boundary(kind: Any) -> Callable[..., Any]:
@@ -291,17 +176,15 @@ def _boundary(kind: Any) -> Callable[..., Any]:
     def get_points_defining_boundary(self: Any) -> Any:
         pieces = []
         for each in self.get_family():
-            if type(each).get_anchors is not anchors:
+            points, step = each.points, each.n_points_per_cubic_curve
+            if type(each).get_anchors is not anchors or points.shape[1:] != (3,):
                 return own(self)
-            piece = points = each.points
-            if len(points) != 1:
-                starts, ends = each.get_start_anchors(), each.get_end_anchors()
-                if len(starts) != len(ends):
-                    return own(self)  # which knows how to complain
-                piece = numpy.empty((2 * len(starts), points.shape[1]), points.dtype)
-                piece[0::2], piece[1::2] = starts, ends
-            if len(piece):
-                pieces.append(piece)
+            if len(points) == 1:
+                pieces.append(points)
+            elif len(points) % step or step < 2:
+                return own(self)  # which knows how to complain
+            elif len(points):
+                pieces.append(points.reshape(-1, step, 3)[:, :: step - 1].reshape(-1, 3))
         return numpy.concatenate(pieces) if pieces else own(self)
 
     return get_points_defining_boundary
@@ -312,25 +195,11 @@ def _critical_point(self: Any, direction: Any) -> Any:
     points = self.get_points_defining_boundary()
     if len(points) == 0:
         return result
-    least, most = points.min(axis=0), points.max(axis=0)
+    least, most = numpy.minimum.reduce(points).tolist(), numpy.maximum.reduce(points).tolist()
     for dim in range(self.dim):
         key = direction[dim]
         result[dim] = least[dim] if key < 0 else (least[dim] + most[dim]) / 2 if key == 0 else most[dim]
     return result
-
-
-def _length_pieces(kind: Any) -> Callable[..., Any]:
-    """All points of a curve at once."""
-    own, curve = kind.get_nth_curve_length_pieces, kind.get_nth_curve_function
-    places = numpy.linspace(0, 1, 10).reshape(10, 1)
-
-    def get_nth_curve_length_pieces(self: Any, n: int, sample_points: int | None = None) -> Any:
-        if sample_points not in (None, 10) or type(self).get_nth_curve_function is not curve:
-            return own(self, n, sample_points)
-        points = self.get_nth_curve_function(n)(places)
-        return numpy.linalg.norm(points[1:] - points[:-1], axis=1)
-
-    return get_nth_curve_length_pieces
 
 
 def _rotations(own: Any) -> Any:
@@ -347,6 +216,33 @@ def _rotations(own: Any) -> Any:
         return types.SimpleNamespace(as_matrix=lambda: matrix)
 
     return types.SimpleNamespace(from_rotvec=turn)
+
+
+def _matrices(own: Callable[..., Any]) -> Callable[..., Any]:
+    """The same turn for all parts of a mobject, and for the sheen of each."""
+    last: list[Any] = [None, None]
+
+    def rotation_matrix(angle: Any, axis: Any, homogeneous: bool = False) -> Any:
+        if homogeneous or not _are_floats(axis) or type(angle) not in (float, int, numpy.float64):
+            return own(angle, axis, homogeneous)
+        turn = float(angle), axis.tobytes()
+        if last[0] != turn:
+            last[:] = turn, own(angle, axis)
+        return last[1].copy(order="K")
+
+    return rotation_matrix
+
+
+def _extremes(own: Callable[..., Any]) -> Callable[..., Any]:
+    """The least and the most of a coordinate, by Python's own numbers: its min and max ask for them one by one."""
+
+    def reduce_across_dimension(self: Any, reduce_func: Any, dim: int) -> Any:
+        points = self.points
+        if self.submobjects or not _are_floats(points) or not len(points) or reduce_func not in (min, max):
+            return own(self, reduce_func, dim)
+        return numpy.float64(reduce_func(points[:, dim].tolist()))
+
+    return reduce_across_dimension
 
 
 def _applied(self: Any, function: Any, *, about_point: Any = None, about_edge: Any = None) -> Any:
