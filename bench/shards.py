@@ -35,6 +35,11 @@ STAGES = {
     "filter": ["filter_quality.py", "--input", "rows", "--output", "{out}"],
     "prepare": ["prepare_data.py", "prepare", "--sources", "mine", "--output-dir", "{out}"],
 }
+PROCESSORS = """
+import sys, ray
+ray.init(sys.argv[1], log_to_driver=False, logging_level=40)
+print(int(ray.cluster_resources().get("CPU", 0)))
+"""
 
 
 class Watch(threading.Thread):
@@ -103,16 +108,22 @@ class Cluster:
         self.address = f"127.0.0.1:{port}"
         self.head = self.start("--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false")
         wait_for(self.address)
-        self.nodes = [self.start_node() for _ in range(2)]
+        self.nodes = [self.start_node(number) for number in (1, 2)]
 
-    def start_node(self) -> subprocess.Popen[bytes]:
-        """A node that has come up; now and then one gives up before it does."""
+    def start_node(self, number: int) -> subprocess.Popen[bytes]:
+        """A node that belongs to the cluster; now and then one gives up before it does."""
         while True:
             node = self.start(f"--address={self.address}", "--num-cpus=1")
             while node.poll() is None:
-                if any(b"raylet/raylet" in command_of(process) for process in family(node.pid)):
+                if self.processors() == number:
                     return node
                 time.sleep(0.2)
+
+    def processors(self) -> int:
+        """How many the cluster has for tasks; the process that asks is not counted."""
+        env = {name: value for name, value in self.env.items() if name != "BENCH_MARK"}
+        command = [sys.executable, "-c", PROCESSORS, self.address]
+        return int(subprocess.run(command, env=env, capture_output=True, check=True).stdout)
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", *words]
