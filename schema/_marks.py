@@ -144,16 +144,6 @@ class Marks:
         found: Array = agree >= least
         return found
 
-    def likely(self, one: int, others: Sequence[int]) -> list[int]:
-        """The others that `may_be_near` to one, which costs a tenth where they are few."""
-        mine = self._sketch(one) if others else 0
-        agree = [(mine ^ self._sketch(other)).to_bytes(BINS, "big").count(0) for other in others]
-        least = [min(self._least.item(one), self._least.item(other)) for other in others]
-        return [other for other, one, two in zip(others, agree, least, strict=True) if one >= two]
-
-    def _sketch(self, number: int) -> int:
-        return int.from_bytes(self.signs[number].tobytes(), "big")
-
     def similarity(self, one: int, other: int) -> float:
         """The share of their runs that two records have in common."""
         if self._last[0] != one:  # one is compared with many in a row

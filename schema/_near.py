@@ -7,7 +7,7 @@ sides = schema.sides(marks, lambda number: int(schema.share(marks.key(number), s
 
 from __future__ import annotations
 
-import os
+import itertools
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _NEWEST, _COMPARED = 32, 64
 # A glance at a sketch costs a hundredth of that: of a band that fewer share all pairs get one, so many at once.
 _GLANCED, _PAIRS = 256, 20_000
+_THREADS = 2  # each more holds a band of all records while it sorts them
 
 
 class Link(NamedTuple):
@@ -109,7 +110,8 @@ class Finder:
         most = sorted(common, key=lambda other: (-common[other], other))[:_COMPARED]
         # One with the same code has a link of its own.
         others = [earlier for earlier in most if self._twin[earlier] != twin]
-        for earlier in self._marks.likely(number, others):
+        likely = self._marks.may_be_near([number], others).tolist() if others else []
+        for earlier in itertools.compress(others, likely):
             similarity = self._marks.similarity(number, earlier)
             if similarity >= near:
                 yield Link(earlier, "near", round(similarity, 4))
@@ -204,7 +206,7 @@ def _buckets(marks: Marks, numbers: Array) -> tuple[Array, Array]:
         buckets[alone, band] = numpy.where(shared < 0, -1, shared + band * len(alone))
 
     # Most of the time is spent in numpy, which lets another thread run meanwhile.
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+    with ThreadPoolExecutor(_THREADS) as threads:
         list(threads.map(fill, range(marks.bands.shape[1])))
     return twin, buckets
 
@@ -221,8 +223,8 @@ def _leave_chance(marks: Marks, records: Array, buckets: Array) -> None:
     ordered, likely = buckets[order], numpy.zeros(len(order), bool)
     few = numpy.bincount(ordered, minlength=1)[ordered] <= _GLANCED
     for step in range(1, _GLANCED):
-        near = ordered[step:] == ordered[:-step]
-        (places,) = numpy.nonzero(near if step <= _NEWEST else near & few[step:])
+        same = ordered[step:] == ordered[:-step]
+        (places,) = numpy.nonzero(same if step <= _NEWEST else same & few[step:])
         if not len(places):
             break
         for some in numpy.array_split(places, len(places) // _PAIRS + 1):
